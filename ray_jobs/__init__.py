@@ -1,0 +1,1 @@
+"""Ray jobs: what is submitted to a cluster, one module a step."""

@@ -1,0 +1,260 @@
+"""Where a run lies: a local folder or `s3://bucket/prefix`, behind one small interface.
+
+A write is whole or not at all: a temporary name and a rename on disk, a single put on S3.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from stillhouse.errors import StorageError, UserError
+
+
+class Storage(ABC):
+    """Keys are relative paths with `/`; values are bytes."""
+
+    uri: str
+
+    @abstractmethod
+    def read(self, key: str) -> bytes:
+        """The value at `key`. Raises `KeyError` where there is none, `StorageError` where it cannot be read."""
+
+    @abstractmethod
+    def write(self, key: str, data: bytes) -> None:
+        """Put `data` at `key`, whole or not at all. Raises `StorageError`."""
+
+    @abstractmethod
+    def exists(self, key: str) -> bool:
+        """Whether there is a value at `key`."""
+
+    @abstractmethod
+    def list(self, prefix: str = "") -> list[str]:
+        """All keys below the folder `prefix`, sorted. Temporary names of unfinished writes are left out."""
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove `key`, if it is there."""
+
+    @abstractmethod
+    def download(self, prefix: str, folder: Path) -> Path:
+        """Copy everything below `prefix` into the local `folder`, and return it."""
+
+    @abstractmethod
+    def upload(self, folder: Path, prefix: str) -> None:
+        """Copy everything below the local `folder` to `prefix`."""
+
+    def delete_folder(self, prefix: str) -> None:
+        """Remove everything below the folder `prefix`."""
+        for key in self.list(prefix):
+            self.delete(key)
+
+
+def open_storage(uri: str) -> Storage:
+    """The storage behind a path or an `s3://bucket/prefix` address.
+
+    Raises:
+        UserError: another scheme, or no bucket.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme == "s3":
+        if not parts.netloc:
+            raise UserError(f"{uri} names no bucket: write s3://bucket/prefix")
+        return S3Storage(parts.netloc, parts.path.strip("/"))
+    if "://" in uri:
+        raise UserError(f"{uri} is neither a local path nor an s3:// address")
+    return LocalStorage(Path(uri))
+
+
+def _checked(key: str) -> str:
+    path = PurePosixPath(key)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{key!r} is not a key inside the storage")
+    return str(path)
+
+
+class LocalStorage(Storage):
+    """A folder on this machine's disk."""
+
+    _TEMPORARY = ".tmp-"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.expanduser().resolve()
+        self.uri = str(self.folder)
+
+    def path(self, key: str) -> Path:
+        """Where `key` lies on disk."""
+        return self.folder / _checked(key)
+
+    def read(self, key: str) -> bytes:
+        try:
+            with self._told(key):
+                return self.path(key).read_bytes()
+        except FileNotFoundError as error:
+            raise KeyError(key) from error
+
+    def write(self, key: str, data: bytes) -> None:
+        target = self.path(key)
+        with self._told(key):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(prefix=self._TEMPORARY, dir=target.parent)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, target)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+
+    def exists(self, key: str) -> bool:
+        with self._told(key):
+            return self.path(key).is_file()
+
+    def list(self, prefix: str = "") -> list[str]:
+        root = self.path(prefix) if prefix else self.folder
+        return sorted(
+            path.relative_to(self.folder).as_posix()
+            for path in root.rglob("*")
+            if path.is_file() and not path.name.startswith(self._TEMPORARY)
+        )
+
+    def delete(self, key: str) -> None:
+        with self._told(key):
+            self.path(key).unlink(missing_ok=True)
+
+    def download(self, prefix: str, folder: Path) -> Path:
+        source = self.path(prefix)
+        if source != folder.resolve():
+            for key in self.list(prefix):
+                target = folder / PurePosixPath(key).relative_to(prefix)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(self.read(key))
+        return folder
+
+    def upload(self, folder: Path, prefix: str) -> None:
+        for path in _files(folder):
+            self.write(f"{prefix}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+
+    @contextmanager
+    def _told(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise StorageError(f"no space left on the disk of {self.uri}, needed for {key}") from error
+            raise StorageError(f"{self.uri}/{key} cannot be used: {error.strerror or error}") from error
+
+
+class S3Storage(Storage):
+    """A prefix in a bucket, through boto3; `AWS_ENDPOINT_URL` and the usual credentials are respected."""
+
+    def __init__(self, bucket: str, prefix: str) -> None:
+        self.bucket = bucket
+        self.prefix = prefix
+        self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
+
+    @property
+    def _client(self) -> Any:
+        import boto3
+        from botocore.config import Config
+
+        # Made where it is used, since a client does not survive pickling to a Ray worker.
+        if not hasattr(self, "_made_client"):
+            retries: Any = {"mode": "standard", "max_attempts": 5}
+            self._made_client = boto3.client("s3", config=Config(retries=retries, connect_timeout=10, read_timeout=60))
+        return self._made_client
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_made_client"}
+
+    def _key(self, key: str) -> str:
+        return f"{self.prefix}/{_checked(key)}" if self.prefix else _checked(key)
+
+    def read(self, key: str) -> bytes:
+        from botocore.exceptions import ClientError
+
+        with self._told(key):
+            try:
+                data: bytes = self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read()
+            except ClientError as error:
+                if error.response["Error"]["Code"] in {"NoSuchKey", "404"}:
+                    raise KeyError(key) from error
+                raise
+            return data
+
+    def write(self, key: str, data: bytes) -> None:
+        with self._told(key):
+            self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
+
+    def exists(self, key: str) -> bool:
+        from botocore.exceptions import ClientError
+
+        with self._told(key):
+            try:
+                self._client.head_object(Bucket=self.bucket, Key=self._key(key))
+            except ClientError as error:
+                if error.response["Error"]["Code"] in {"NoSuchKey", "404"}:
+                    return False
+                raise
+            return True
+
+    def list(self, prefix: str = "") -> list[str]:
+        start = self._key(prefix) + "/" if prefix else (f"{self.prefix}/" if self.prefix else "")
+        skip = len(self.prefix) + 1 if self.prefix else 0
+        with self._told(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start)
+            return sorted(item["Key"][skip:] for page in pages for item in page.get("Contents", ()))
+
+    def delete(self, key: str) -> None:
+        with self._told(key):
+            self._client.delete_object(Bucket=self.bucket, Key=self._key(key))
+
+    def download(self, prefix: str, folder: Path) -> Path:
+        for key in self.list(prefix):
+            target = folder / PurePosixPath(key).relative_to(prefix)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with self._told(key):
+                self._client.download_file(self.bucket, self._key(key), str(target))
+        return folder
+
+    def upload(self, folder: Path, prefix: str) -> None:
+        # upload_file splits large weights into a multipart upload, which S3 also shows whole or not at all.
+        for path in _files(folder):
+            key = f"{prefix}/{path.relative_to(folder).as_posix()}"
+            with self._told(key):
+                self._client.upload_file(str(path), self.bucket, self._key(key))
+
+    @contextmanager
+    def _told(self, key: str) -> Iterator[None]:
+        from boto3.exceptions import Boto3Error
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+        try:
+            yield
+        except NoCredentialsError as error:
+            raise StorageError(f"{self.uri} needs credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            why = {
+                "AccessDenied": "access is denied",
+                "403": "access is denied",
+                "NoSuchBucket": f"the bucket {self.bucket} does not exist",
+            }.get(code, f"S3 answered {code}")
+            raise StorageError(f"{self.uri}/{key} cannot be used: {why}") from error
+        except (BotoCoreError, Boto3Error) as error:
+            raise StorageError(f"{self.uri} cannot be reached: {error}") from error
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
