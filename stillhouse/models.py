@@ -1,0 +1,106 @@
+"""Finding a model's weights: a Hugging Face name, a folder, or a GGUF file, which is converted once and cached."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from stillhouse.errors import UserError
+from stillhouse.resources import SCHEME, package_file
+from stillhouse.run import cache_folder, digest, file_sha256
+
+_HEAD_BYTES = 1 << 20
+_WHOLE_BYTES = 32 << 20
+
+
+def resolve(model: str) -> str:
+    """What transformers and vLLM load: a folder's path, or a Hugging Face name as it is.
+
+    A `.gguf` file (a path, or `pkg://package/file.gguf`) is dequantised into a float32 safetensors folder in the cache, once.
+
+    Raises:
+        UserError: no such file or package.
+    """
+    path = package_file(model) if model.startswith(SCHEME) else Path(model).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise UserError(f"the model {model} does not exist")
+        return str(_converted(path))
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UserError(f"the model folder {model} holds no config.json")
+        return str(path.resolve())
+    if path.is_absolute() or model.startswith("."):
+        raise UserError(f"the model folder {model} does not exist")
+    return model
+
+
+def is_dequantised(model: str) -> bool:
+    """Whether the model's weights are dequantised from a GGUF file, so less exact than the original's."""
+    return model.endswith(".gguf")
+
+
+def fingerprint(model: str) -> str:
+    """A hash that changes with the weights: of whole small files, and of the names, sizes and heads of large ones.
+
+    A safetensors file's head holds the shapes and types of all its tensors and the start of the weights; reading all
+    of a 70B model for each `status` would take minutes. A Hugging Face name stands for itself.
+    """
+    path = package_file(model) if model.startswith(SCHEME) else Path(model).expanduser()
+    if path.is_file():
+        return _file_fingerprint(path)
+    if path.is_dir():
+        return digest([(file.name, _file_fingerprint(file)) for file in sorted(path.iterdir()) if file.is_file()])
+    return digest(model)
+
+
+def load_tokenizer(model: str) -> Any:
+    """The model's tokenizer. Raises `UserError` for an unknown model."""
+    from transformers import AutoTokenizer
+
+    folder = resolve(model)
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise UserError(f"the model {model} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
+def _file_fingerprint(path: Path) -> str:
+    size = path.stat().st_size
+    if size <= _WHOLE_BYTES:
+        return file_sha256(path)
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+        file.seek(-_HEAD_BYTES, os.SEEK_END)
+        tail = file.read()
+    return digest([size, head.hex(), tail.hex()])
+
+
+def _converted(gguf: Path) -> Path:
+    folder = cache_folder("models") / f"{gguf.stem}-{_file_fingerprint(gguf)[:12]}"
+    if (folder / "config.json").is_file():
+        return folder
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        # The weights are plain float32 by now; the mark of their origin would keep them from being saved.
+        model.hf_quantizer.remove_quantization_config(model)
+        whole = Path(temporary) / "model"
+        model.save_pretrained(whole)
+        tokenizer.save_pretrained(whole)
+        (whole / "source.json").write_text(json.dumps({"gguf": gguf.name, "sha256": file_sha256(gguf)}))
+        try:
+            whole.rename(folder)
+        except OSError:  # another process was first
+            if not (folder / "config.json").is_file():
+                shutil.rmtree(whole, ignore_errors=True)
+                raise
+    return folder

@@ -1,0 +1,149 @@
+"""The report's model: report.json is its dump."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from stillhouse.calibration import Calibration
+from stillhouse.cost import Costs, Tokens
+from stillhouse.metrics import Against, Estimate
+
+
+class Part(BaseModel):
+    """A part of the report: read only, without unknown keys, and every number finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Models(Part):
+    """Who answered."""
+
+    teacher: str = Field(description="The teacher, as the recipe names it.")
+    student: str = Field(description="The student: where its first weights came from.")
+
+
+class TaskSummary(Part):
+    """What was asked."""
+
+    kind: Literal["choices", "json", "text"] = Field(description="The task's output contract.")
+    template: str = Field(description="The prompt template; of a chat, its messages with their roles.")
+    choices: list[str] = Field(description="Answers allowed, in graded form; empty unless kind is choices.")
+
+
+class Baseline(Part):
+    """Always giving the most common answer: what any model has to beat."""
+
+    label: str = Field(description="The most common answer among the test records' references.")
+    share: Estimate = Field(description="How often always giving it is right.")
+
+
+class Quality(Part):
+    """How often the answers are right on the test records; None where there is nothing to hold them against."""
+
+    teacher: Estimate | None = Field(description="Teacher's accuracy against gold.")
+    student: Estimate | None = Field(description="Student's accuracy against gold, answering everything.")
+    cascade: Estimate | None = Field(description="Cascade's accuracy against gold.")
+    baseline: Baseline | None = Field(
+        description="Majority class, of gold where there is gold, else of the teacher; only for choices."
+    )
+    agreement: Estimate = Field(
+        description="Share of records on which student and teacher give the same answer."
+    )
+    cascade_agreement: Estimate = Field(
+        description="Share on which cascade and teacher give the same answer."
+    )
+    calibration_error: float = Field(
+        ge=0, le=1, description="Expected calibration error of the student's confidence, 15 bins."
+    )
+
+
+class Release(Part):
+    """The threshold, what it promises, and how it did on the test records, which it has not seen."""
+
+    against: Against = Field(description="What an answer counts as wrong against.")
+    calibration: Calibration = Field(description="The threshold and how it was chosen.")
+    promise: str = Field(description="The promise, or why there is none, in one or two sentences.")
+    fallback_rate: Estimate = Field(description="Share of test records that went to the teacher.")
+    alone_error: Estimate | None = Field(
+        description="Errors among the test answers the student gave alone; None when there were none."
+    )
+
+
+class Spending(Part):
+    """Tokens and money."""
+
+    teacher_tokens: Tokens = Field(description="Mean tokens of a request that the teacher answers.")
+    student_tokens: Tokens = Field(description="Mean tokens of a request that the student answers.")
+    per_million: Costs = Field(description="Cost of a million requests at the recipe's prices.")
+
+
+class CurvePoint(Part):
+    """One point of the risk-coverage curve, measured on the test records."""
+
+    threshold: float = Field(ge=0, le=1, description="Answers of at least this confidence are accepted.")
+    coverage: float = Field(ge=0, le=1, description="Share of records accepted.")
+    risk: Estimate = Field(description="Errors among the accepted answers.")
+
+
+class Confusion(Part):
+    """The student's answers (columns) against the reference (rows)."""
+
+    reference: Against = Field(description="What the rows are.")
+    labels: list[str] = Field(description="Labels of the rows, and of the columns but the last.")
+    counts: list[list[int]] = Field(
+        description="[labels, labels + 1]; the last column counts answers outside the contract."
+    )
+
+
+class Disagreement(Part):
+    """A test record on which the student differs from the teacher."""
+
+    id: str
+    text: str
+    gold: str | None
+    teacher: str | None
+    student: str | None
+    confidence: float = Field(ge=0, le=1)
+    alone: bool = Field(description="Whether the policy would have sent the student's answer out.")
+
+
+class Lineage(Part):
+    """Where the numbers come from, and how to make them again."""
+
+    created: str = Field(description="When, ISO 8601 with the time zone.")
+    seed: int = Field(description="The recipe's seed.")
+    hashes: dict[str, str] = Field(description="sha256 in hex, by what was hashed.")
+    versions: dict[str, str] = Field(description="Versions by package, and the git commit.")
+    commands: list[str] = Field(description="Commands that make this report again, in order.")
+
+
+class Report(Part):
+    """Everything the evaluation has to say."""
+
+    format_version: Literal[1] = 1
+    run: str = Field(description="Where the run lies.")
+    name: str = Field(description="The recipe's name.")
+    verdict: str = Field(description="What it comes to, in plain words.")
+    released: bool = Field(description="Whether there is a threshold, so that the student may answer alone.")
+    warnings: list[str] = Field(description="What a reader must know before trusting the numbers.")
+    notes: list[str] = Field(description="Remarks of the steps before, such as where the weights come from.")
+    task: TaskSummary
+    models: Models
+    funnel: dict[str, int] = Field(description="Records left after each step of curation, in order.")
+    test_n: int = Field(gt=0, description="Test records.")
+    gold_n: int = Field(ge=0, description="Test records with gold.")
+    quality: Quality
+    release: Release
+    spending: Spending
+    curve: list[CurvePoint] = Field(
+        description="Risk-coverage curve on the test records, coverage ascending."
+    )
+    confusion: Confusion | None = Field(description="For choices; else None.")
+    disagreements: list[Disagreement] = Field(
+        max_length=20, description="Of the student with the teacher: the most confident first."
+    )
+    lineage: Lineage
+
+    def to_json(self) -> bytes:
+        """This report as JSON (UTF-8), as report.json holds it."""
+        return (self.model_dump_json(indent=2) + "\n").encode()

@@ -1,0 +1,100 @@
+"""The report's sentences: verdict, promise and warnings, in plain words."""
+
+from stillhouse.calibration import Calibration
+from stillhouse.cost import Costs
+from stillhouse.metrics import Against, Estimate
+from stillhouse.report.model import Quality
+
+_WRONG = {"teacher": "differ from the teacher's", "gold": "are wrong"}
+
+
+def percent(share: float) -> str:
+    """A share as a percentage of three significant digits at most: 0.0123 → 1.2%, 0.5 → 50%."""
+    value = 100 * share
+    digits = 0 if value == round(value) else 1
+    return f"{value:.{digits}f}%"
+
+
+def money(amount: float) -> str:
+    """An amount with two decimals, four below one: 1234.5 → 1,234.50, 0.01234 → 0.0123."""
+    return f"{amount:,.2f}" if amount == 0 or amount >= 1 else f"{amount:,.4f}"
+
+
+def interval(estimate: Estimate) -> str:
+    """An estimate with its interval: 76.0% (69.6% to 81.4%)."""
+    return f"{percent(estimate.value)} ({percent(estimate.low)} to {percent(estimate.high)})"
+
+
+def promise(calibration: Calibration, against: Against) -> str:
+    """The promise behind the threshold; without one, what comes nearest."""
+    alpha, sure = percent(calibration.alpha), percent(1 - calibration.delta)
+    if calibration.threshold is not None:
+        return (
+            f"Among the answers the student gives alone, at most {alpha} {_WRONG[against]}; "
+            f"the chance that this promise holds is at least {sure}."
+        )
+    text = f"No threshold can promise, at {sure}, that at most {alpha} of the answers given alone {_WRONG[against]}"
+    if calibration.n < calibration.n_min:
+        text += f": that takes {calibration.n_min} calibration records or more, and there are {calibration.n}"
+    nearest = calibration.nearest
+    if nearest is None:
+        return f"{text}. These records allow no promise at all."
+    return (
+        f"{text}. The nearest these records would have allowed is {percent(nearest.alpha)} "
+        f"for about {percent(nearest.coverage.value)} of the requests (confidence from {nearest.threshold:g})."
+    )
+
+
+def verdict(
+    calibration: Calibration, quality: Quality, costs: Costs, fallback_rate: Estimate, against: Against
+) -> str:
+    """What the evaluation comes to, in two or three sentences."""
+    if calibration.threshold is None:
+        return f"The student is not ready to answer alone: every request goes to the teacher. {promise(calibration, against)}"
+    alone = 1 - fallback_rate.value
+    parts = [
+        f"The student can answer {percent(alone)} of the requests alone, and the teacher answers the rest."
+    ]
+    if quality.cascade and quality.teacher:
+        parts.append(
+            f"Together they are right on {percent(quality.cascade.value)}, the teacher on its own on "
+            f"{percent(quality.teacher.value)}."
+        )
+    else:
+        parts.append(
+            f"Together they give the teacher's answer on {percent(quality.cascade_agreement.value)} of requests."
+        )
+    if costs.teacher > 0:
+        change = costs.cascade / costs.teacher - 1
+        less = "less" if change < 0 else "more"
+        parts.append(f"That costs {percent(abs(change))} {less} than the teacher alone.")
+    return " ".join(parts)
+
+
+def warnings(
+    calibration: Calibration, quality: Quality, costs: Costs, alone_error: Estimate | None, test_n: int
+) -> list[str]:
+    """What a reader must know before trusting the numbers; one sentence each."""
+    found = []
+    baseline = quality.baseline
+    if baseline and quality.teacher and quality.teacher.value <= baseline.share.value:
+        found.append(
+            f"The teacher is no better than always answering “{baseline.label}” "
+            f"({percent(quality.teacher.value)} against {percent(baseline.share.value)}): there is little to distil."
+        )
+    if baseline and not quality.teacher and quality.agreement.value <= baseline.share.value:
+        found.append(
+            f"The student agrees with the teacher no more often than always answering “{baseline.label}” would."
+        )
+    if alone_error and alone_error.low > calibration.alpha:
+        found.append(
+            f"On the test records the answers given alone err in {interval(alone_error)}, above the promised "
+            f"{percent(calibration.alpha)}: test and calibration records may not be alike."
+        )
+    if calibration.threshold is not None and costs.teacher > 0 and costs.cascade >= costs.teacher:
+        found.append("At these prices the cascade costs no less than the teacher alone.")
+    if costs.teacher == 0:
+        found.append("The recipe gives no teacher prices, so the costs say nothing.")
+    if test_n < 100:
+        found.append(f"There are only {test_n} test records, so every interval is wide.")
+    return found

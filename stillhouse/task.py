@@ -1,0 +1,126 @@
+"""The task: how a record becomes a prompt, what an answer may look like, and when it is right.
+
+One place for capture, evaluation and serving, so that the student is asked just as the teacher was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stillhouse.errors import UserError
+from stillhouse.recipe import Recipe, Task
+from stillhouse.run import digest
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is asked: plain `text`, or chat `messages` for the model's own template; one of them is None."""
+
+    text: str | None = None
+    messages: tuple[dict[str, Any], ...] | None = None
+
+
+def render(task: Task, fields: Mapping[str, str]) -> Prompt:
+    """The prompt of one record; `fields` holds the columns that the template names.
+
+    Raises:
+        UserError: a column is missing.
+    """
+    missing = [name for name in task.fields() if name not in fields]
+    if missing:
+        raise UserError(f"the prompt needs the column {missing[0]!r}; the data has {', '.join(sorted(fields)) or 'none'}")
+    if task.prompt is not None:
+        return Prompt(text=task.prompt.format_map(fields))
+    return Prompt(messages=tuple({"role": m.role, "content": m.content.format_map(fields)} for m in task.messages or ()))
+
+
+def prompt_from_chat(task: Task, messages: Sequence[Mapping[str, Any]]) -> Prompt:
+    """The prompt for a client's chat messages.
+
+    A chat task passes them as they are. A plain-prompt task takes exactly one user message, whose text is put where the
+    template's only column stands.
+
+    Raises:
+        UserError: the messages cannot be rendered by a plain prompt.
+    """
+    if task.prompt is None:
+        return Prompt(messages=tuple(dict(message) for message in messages))
+    fields = task.fields()
+    if len(fields) > 1:
+        raise UserError(
+            f"this model's prompt is made from {len(fields)} fields ({', '.join(fields)}), which one chat message cannot fill:"
+            " send the whole prompt to /v1/completions"
+        )
+    if len(messages) != 1 or messages[0].get("role") != "user":
+        raise UserError("this model has a fixed prompt: send exactly one message, of the role user, with the text alone")
+    content = messages[0].get("content")
+    if isinstance(content, list):
+        parts = [part.get("text") for part in content if isinstance(part, Mapping) and part.get("type") == "text"]
+        content = "".join(str(part) for part in parts) if len(parts) == len(content) else None
+    if not isinstance(content, str):
+        raise UserError("this model reads text alone: send the message's content as a string")
+    return render(task, {fields[0]: content})
+
+
+def token_ids(prompt: Prompt, tokenizer: Any) -> list[int]:
+    """The prompt's token ids: plain text as the tokenizer encodes it, messages through its chat template."""
+    if prompt.text is not None:
+        ids: list[int] = tokenizer(prompt.text)["input_ids"]
+        return ids
+    rendered = tokenizer.apply_chat_template(list(prompt.messages or ()), tokenize=False, add_generation_prompt=True)
+    # The template writes the special tokens itself.
+    return list(tokenizer(rendered, add_special_tokens=False)["input_ids"])
+
+
+def structured_outputs(task: Task) -> dict[str, Any] | None:
+    """What vLLM's `structured_outputs` holds the completion to; None for free text."""
+    if task.kind == "choices":
+        return {"choice": list(task.choices)}
+    if task.kind == "json":
+        return {"json": task.json_schema}
+    return None
+
+
+def answer(task: Task, completion: str) -> str | None:
+    """The answer in a completion, in the form that is compared; None if the completion breaks the task's contract.
+
+    `choices`: the choice without surrounding space; `json`: the object as canonical JSON, if it satisfies the schema;
+    `text`: the text without surrounding space, if there is any.
+    """
+    text = completion.strip()
+    if task.kind == "choices":
+        return text if text in {choice.strip() for choice in task.choices} else None
+    if task.kind == "json":
+        import jsonschema
+
+        try:
+            value = json.loads(text)
+            jsonschema.validate(value, task.json_schema or {})
+        except (json.JSONDecodeError, jsonschema.ValidationError):
+            return None
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text or None
+
+
+def gold_answer(recipe: Recipe, value: str | None) -> str | None:
+    """A label as the answer it stands for, through `data.labels`; None where there is no label.
+
+    Raises:
+        UserError: the label is none of the task's choices.
+    """
+    if value is None or value == "":
+        return None
+    mapped = recipe.data.labels.get(value, value)
+    found = answer(recipe.task, mapped)
+    if found is None:
+        allowed = ", ".join(repr(choice.strip()) for choice in recipe.task.choices)
+        raise UserError(f"the label {value!r} is none of the choices {allowed}: map it in `data.labels`")
+    return found
+
+
+def task_hash(task: Task) -> str:
+    """sha256 of the task as the models see it."""
+    return digest(task.model_dump(mode="json"))
