@@ -1,31 +1,32 @@
 """From held-out scores to a threshold with a promise about the answers the student gives alone.
 
-The promise: among the answers with confidence >= threshold, the share of wrong ones is at most alpha, and the
-chance (over the draw of the calibration records) that this is untrue is at most delta. It holds for requests
-that are drawn like the calibration records, and for exactly the student, tokenizer, template and sampling that
-made the scores.
+The promise: among the answers with confidence >= threshold, the share of wrong ones is at most alpha, and
+the chance (over the draw of the calibration records) that this is untrue is at most delta. It holds for
+requests that are drawn like the calibration records, and for exactly the student, tokenizer, template and
+sampling that made the scores.
 
 Method: Learn then Test (Angelopoulos et al. 2021, arxiv.org/abs/2110.01052) with fixed-sequence testing.
 
 - The grid of thresholds is fixed in advance (`GRID`). For each, the null hypothesis is "the error above this
   threshold is more than alpha". Given that n answers are accepted, the wrong ones among them are binomial, so
   P(Binomial(n, alpha) <= wrong) is an exact p-value.
-- Thresholds are tested from the strictest down, each at level delta, up to the first that is not rejected. Only
-  the first true null of the sequence can break the promise, so no correction for multiple tests is due.
-- The sequence starts at the strictest threshold that accepts `first_sample(n, alpha, delta)` records. Fewer than
-  ceil(log(delta) / log(1 - alpha)) can never be rejected, not even without an error; and where that many only
-  just do, one unlucky error ends the sequence at its first step, so with enough records it starts at up to three
-  times as many (in simulations that doubled or tripled the coverage).
+- Thresholds are tested from the strictest down, each at level delta, up to the first that is not rejected.
+  Only the first true null of the sequence can break the promise, so no correction for multiple tests is due.
+- The sequence starts at the strictest threshold that accepts `first_sample(n, alpha, delta)` records. Fewer
+  than ceil(log(delta) / log(1 - alpha)) can never be rejected, not even without an error; and at
+  barely that many one unlucky error ends the sequence at its first step, so with enough records it starts at
+  up to three times as many.
 
 Why that start is valid, although it is read off the calibration scores. It never looks at an answer's
-correctness: the number asked for depends on n, alpha and delta alone, the start on how many scores lie above each
-threshold. Let i be the strictest threshold whose null is true. If i accepts enough records, the promise breaks
-only when i itself is rejected, of probability at most delta given the number i accepts. If it accepts fewer, the
-first threshold tested lies below i. Given the counts of accepted records, the errors above i are binomial with a
-risk over alpha, and so are those in each strip below i as long as less confident answers do not err less;
-together they are at least as many as Binomial(n, alpha), and the p-value stays valid. The one assumption is thus
-that below the first threshold that errs too much, less confident answers do not err less than alpha: what any
-threshold on a score takes for granted, and what the risk-coverage curve shows.
+correctness: the number asked for depends on n, alpha and delta alone, the start on how many scores lie
+above each threshold. Let i be the strictest threshold whose null is true. If i accepts enough records, the
+promise breaks only when i itself is rejected, of probability at most delta given the number i accepts. If
+it accepts fewer, the first threshold tested lies below i. Given the counts of accepted records, the errors
+above i are binomial with a risk over alpha, and so are those in each strip below i as long as less
+confident answers do not err less; together they are at least as many as Binomial(n, alpha), and the p-value
+stays valid. The one assumption is thus that below the first threshold that errs too much, less confident
+answers do not err less than alpha: what any threshold on a score takes for granted, and what the
+risk-coverage curve shows.
 """
 
 import math
@@ -81,15 +82,17 @@ class Calibration(BaseModel):
 def choose_threshold(
     confidence: np.ndarray, correct: np.ndarray, *, alpha: float, delta: float
 ) -> Calibration:
-    """The lowest threshold at which the accepted answers err by at most `alpha`, with probability 1 - `delta`.
+    """The lowest threshold at which the accepted answers err by at most `alpha`, with probability 1 -
+    `delta`.
 
-    `confidence` [n] float in [0, 1] and `correct` [n] bool belong to records that neither training nor the choice
-    of the student has seen. Thresholds of the grid that accept the same records are one choice, and the strictest
-    of them is returned, so that the student is not trusted below any confidence it was tried at. When nothing can
-    be promised, `threshold` is None and `nearest` holds the smallest alpha that these records would have supported.
+    `confidence` [n] float in [0, 1] and `correct` [n] bool belong to records that neither training nor the
+    choice of the student has seen. Thresholds of the grid that accept the same records are one choice, and
+    the strictest of them is returned, so that the student is not trusted below any confidence it was tried
+    at. When nothing can be promised, `threshold` is None and `nearest` holds the smallest alpha that these
+    records would have supported.
 
-    Raises ValueError when alpha or delta lie outside (0, 1), when there are no records, when the lengths differ,
-    and when a confidence is NaN or outside [0, 1].
+    Raises ValueError when alpha or delta lie outside (0, 1), when there are no records, when the lengths
+    differ, and when a confidence is NaN or outside [0, 1].
     """
     if not (0 < alpha < 1 and 0 < delta < 1):
         raise ValueError(f"alpha and delta must lie between 0 and 1, but are {alpha} and {delta}.")
@@ -132,7 +135,7 @@ def calibrate(
 
 
 def smallest_sample(alpha: float, delta: float) -> int:
-    """Fewest accepted answers that can promise `alpha` at `delta`: the least n with (1 - alpha)^n <= delta."""
+    """Fewest accepted answers that can promise `alpha`: the least n with (1 - alpha)^n <= delta."""
     n = max(1, math.ceil(math.log(delta) / math.log1p(-alpha)))
     # The quotient rounds: (1 - 0.1)^n = delta exactly may come out one too high or too low.
     while n > 1 and (1 - alpha) ** (n - 1) <= delta:
@@ -143,15 +146,17 @@ def smallest_sample(alpha: float, delta: float) -> int:
 
 
 def first_sample(n: int, alpha: float, delta: float) -> int:
-    """Accepted records at which the sequence starts: a quarter of n, within 1 to 3 times `smallest_sample`."""
+    """Accepted records at which the sequence starts: n / 4, within 1 to 3 times `smallest_sample`."""
     fewest = smallest_sample(alpha, delta)
     return max(fewest, min(3 * fewest, n // 4))
 
 
 def _tally(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Thresholds [g] from the strictest down, with the records accepted [g] and the wrong ones among them [g].
+    """Thresholds [g] from the strictest down, with the records accepted [g] and the wrong ones among them
+    [g].
 
-    Of grid thresholds that accept the same records only the strictest is kept; those that accept none are not.
+    Of grid thresholds that accept the same records only the strictest is kept; those that accept none are
+    not.
     """
     thresholds = np.array(GRID[::-1])
     order = np.argsort(confidence)

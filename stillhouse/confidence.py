@@ -14,8 +14,8 @@ def sequence_confidence(token_logprobs: Sequence[float]) -> float:
     the engine reports it. For a task of kind `choices` the engine is constrained to the choices and masks
     before the softmax, so this is the probability of the answer among the choices.
 
-    Raises ValueError for an empty sequence, for NaN and for values that are not logprobs (above 0): each would
-    otherwise turn into a confidence that decides who answers.
+    Raises ValueError for an empty sequence, for NaN and for values that are not logprobs (above 0): each
+    would otherwise turn into a confidence that decides who answers.
     """
     if len(token_logprobs) == 0:
         raise ValueError("The confidence of an answer without tokens is undefined: token_logprobs is empty.")

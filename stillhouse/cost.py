@@ -62,8 +62,8 @@ def cascade_cost(*, student: float, teacher: float, fallback_rate: float) -> flo
 def costs(*, teacher: Tokens, student: Tokens, fallback_rate: float, prices: TokenPrices) -> Costs:
     """Costs of a million requests for teacher, student and cascade, in the prices' currency.
 
-    `teacher` and `student` are the mean tokens of a request that they answer; a fallback is taken to be a request
-    of mean length. Raises ValueError when `fallback_rate` is outside [0, 1].
+    `teacher` and `student` are the mean tokens of a request that they answer; a fallback is taken to be a
+    request of mean length. Raises ValueError when `fallback_rate` is outside [0, 1].
     """
     teacher_cost = cost_per_million(
         teacher, input_price=prices.teacher_input, output_price=prices.teacher_output

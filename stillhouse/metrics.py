@@ -1,4 +1,4 @@
-"""Quality on held-out records: accuracy and agreement with intervals, risk against coverage, calibration error."""
+"""Quality on held-out records: accuracy and agreement with intervals, risk, calibration error."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ Against = Literal["teacher", "gold"]
 class Prediction:
     """One held-out record, answered by teacher and student: what calibration and the report are made from.
 
-    The three answers are in graded form (`stillhouse.task.answer`), so that equal answers are equal strings;
-    None is an answer outside the task's contract (for `gold`: a record without gold). `confidence` is the
-    student's, in [0, 1] (`stillhouse.confidence.sequence_confidence`). `text` is the input as the report shows
-    it. Token counts are per request, as the engine counted them.
+    The three answers are in graded form (`stillhouse.task.answer`), so that equal answers are equal
+    strings; None is an answer outside the task's contract (for `gold`: a record without gold). `confidence`
+    is the student's, in [0, 1] (`stillhouse.confidence.sequence_confidence`). `text` is the input as the
+    report shows it. Token counts are per request, as the engine counted them.
     """
 
     id: str
@@ -59,7 +59,7 @@ class Estimate(BaseModel):
 
 
 class RiskCoverage(NamedTuple):
-    """The error of the accepted answers as the threshold falls; all arrays are [points], coverage ascending."""
+    """Error of the accepted answers as the threshold falls; arrays are [points], coverage ascending."""
 
     threshold: np.ndarray  # float64; answers with confidence >= threshold are accepted
     coverage: np.ndarray  # float64, share of records accepted
@@ -69,7 +69,8 @@ class RiskCoverage(NamedTuple):
 
 
 def proportion(successes: int, n: int) -> Estimate:
-    """Share `successes / n` with its 95% Wilson score interval (Wilson 1927, doi:10.1080/01621459.1927.10502953).
+    """Share `successes / n` with its 95% Wilson score interval (Wilson 1927,
+    doi:10.1080/01621459.1927.10502953).
 
     Raises ValueError when n is 0 or successes lie outside 0..n.
     """
@@ -144,7 +145,8 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, *, b
 def confusion(
     truth: Sequence[str | None], answers: Sequence[str | None], labels: Sequence[str]
 ) -> list[list[int]]:
-    """Counts [len(labels), len(labels) + 1]: rows are truth, columns the answers; the last column is "no label".
+    """Counts [len(labels), len(labels) + 1]: rows are truth, columns the answers; the last column is "no
+    label".
 
     An answer that is not in `labels` (or None) falls into the last column; a record whose truth is not in
     `labels` is left out.

@@ -21,7 +21,7 @@ class Policy(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    format_version: Literal[1] = Field(default=FORMAT_VERSION, description="Version of this file's format.")
+    format_version: Literal[1] = Field(default=1, description="Version of this file's format.")
     score: Literal["sequence_probability"] = Field(
         default="sequence_probability",
         description="The confidence score: exp(sum of the answer's token logprobs).",
@@ -29,7 +29,7 @@ class Policy(BaseModel):
     threshold: float | None = Field(
         ge=0,
         le=1,
-        description="Answers with confidence >= threshold go out alone; null: none, every request goes to the teacher.",
+        description="Confidence >= threshold goes out alone; null: every request goes to the teacher.",
     )
     alpha: float = Field(
         gt=0, lt=1, description="Largest promised share of errors among answers given alone."
@@ -76,7 +76,8 @@ class Policy(BaseModel):
     def accepts(self, confidence: float) -> bool:
         """Whether an answer of this confidence goes out alone. Without a threshold none does.
 
-        Raises ValueError when the confidence is NaN or outside [0, 1]: that is no confidence, and no decision.
+        Raises ValueError when the confidence is NaN or outside [0, 1]: that is no confidence, and no
+        decision.
         """
         if math.isnan(confidence) or not 0 <= confidence <= 1:
             raise ValueError(f"A confidence lies between 0 and 1, but this one is {confidence}.")
@@ -89,7 +90,8 @@ class Policy(BaseModel):
         for name, value in given.items():
             if value != own[name]:
                 raise ValueError(
-                    f"The policy was calibrated for another {name} (sha256 {own[name][:12]}, not {value[:12]}); "
+                    f"The policy was calibrated for another {name} (sha256 {own[name][:12]}, "
+                    f"not {value[:12]}); "
                     "evaluate this student to get a policy of its own."
                 )
 
@@ -101,7 +103,8 @@ class Policy(BaseModel):
     def load(cls, data: bytes, *, source: str = "policy.json") -> "Policy":
         """Reads what `save` wrote. `source` names the file in errors.
 
-        Raises ValueError, in one sentence, when the bytes are not JSON, of another format version, or malformed.
+        Raises ValueError, in one sentence, when the bytes are not JSON, of another format version, or
+        malformed.
         """
         try:
             raw = json.loads(data)
@@ -112,8 +115,8 @@ class Policy(BaseModel):
         version = raw.get("format_version")
         if version != FORMAT_VERSION:
             raise ValueError(
-                f"{source} has format version {version!r}, but this stillhouse reads version {FORMAT_VERSION}; "
-                "evaluate the student again."
+                f"{source} has format version {version!r}, but this stillhouse reads version "
+                f"{FORMAT_VERSION}; evaluate the student again."
             )
         try:
             return cls.model_validate_json(data)

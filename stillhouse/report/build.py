@@ -51,15 +51,15 @@ def build_report(
     """The report on the test split.
 
     `predictions` holds one `Prediction` for each test record, never one that the threshold was chosen on.
-    `calibration` is `stillhouse.calibration.calibrate` of the calibration split at the recipe's alpha and delta.
-    `run` is the run's URI; `funnel` maps each step of curation, in order, to the records left after it; `notes`
-    are remarks to print, one sentence each.
+    `calibration` is `stillhouse.calibration.calibrate` of the calibration split at the recipe's alpha and
+    delta. `run` is the run's URI; `funnel` maps each step of curation, in order, to the records left after
+    it; `notes` are remarks to print, one sentence each.
 
     The cascade's answer is the student's where its confidence reaches the threshold, else the teacher's.
 
-    Raises ValueError when there are no predictions, when a confidence is NaN or outside [0, 1], when an answer
-    of a `choices` task is not one of the choices in graded form (stripped), and when the recipe evaluates
-    against gold and a record has none.
+    Raises ValueError when there are no predictions, when a confidence is NaN or outside [0, 1], when an
+    answer of a `choices` task is not one of the choices in graded form (stripped), and when the recipe
+    evaluates against gold and a record has none.
     """
     if not predictions:
         raise ValueError("There are no test records to report on.")
@@ -79,7 +79,7 @@ def build_report(
     return Report(
         run=run,
         name=recipe.name,
-        verdict=words.verdict(calibration, quality, spending.per_million, fallback_rate, against),
+        verdict=words.verdict(calibration, quality, spending.per_million, fallback_rate),
         released=threshold is not None,
         warnings=words.warnings(calibration, quality, spending.per_million, alone_error, len(predictions)),
         notes=list(notes),

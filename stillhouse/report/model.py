@@ -38,7 +38,7 @@ class Baseline(Part):
 
 
 class Quality(Part):
-    """How often the answers are right on the test records; None where there is nothing to hold them against."""
+    """How often answers are right on the test records; None where nothing is there to compare with."""
 
     teacher: Estimate | None = Field(description="Teacher's accuracy against gold.")
     student: Estimate | None = Field(description="Student's accuracy against gold, answering everything.")

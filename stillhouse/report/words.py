@@ -9,10 +9,9 @@ _WRONG = {"teacher": "differ from the teacher's", "gold": "are wrong"}
 
 
 def percent(share: float) -> str:
-    """A share as a percentage of three significant digits at most: 0.0123 → 1.2%, 0.5 → 50%."""
-    value = 100 * share
-    digits = 0 if value == round(value) else 1
-    return f"{value:.{digits}f}%"
+    """A share as a percentage with at most one decimal: 0.0123 → 1.2%, 0.5 → 50%."""
+    value = round(100 * share, 1)
+    return f"{value:.0f}%" if value == round(value) else f"{value:.1f}%"
 
 
 def money(amount: float) -> str:
@@ -33,24 +32,25 @@ def promise(calibration: Calibration, against: Against) -> str:
             f"Among the answers the student gives alone, at most {alpha} {_WRONG[against]}; "
             f"the chance that this promise holds is at least {sure}."
         )
-    text = f"No threshold can promise, at {sure}, that at most {alpha} of the answers given alone {_WRONG[against]}"
+    text = (
+        f"No threshold can promise, with {sure} confidence, that at most {alpha} of the answers given alone "
+        f"{_WRONG[against]}"
+    )
     if calibration.n < calibration.n_min:
         text += f": that takes {calibration.n_min} calibration records or more, and there are {calibration.n}"
     nearest = calibration.nearest
     if nearest is None:
         return f"{text}. These records allow no promise at all."
     return (
-        f"{text}. The nearest these records would have allowed is {percent(nearest.alpha)} "
-        f"for about {percent(nearest.coverage.value)} of the requests (confidence from {nearest.threshold:g})."
+        f"{text}. The nearest that these records would have allowed is {percent(nearest.alpha)}, "
+        f"for about {percent(nearest.coverage.value)} of the requests."
     )
 
 
-def verdict(
-    calibration: Calibration, quality: Quality, costs: Costs, fallback_rate: Estimate, against: Against
-) -> str:
-    """What the evaluation comes to, in two or three sentences."""
+def verdict(calibration: Calibration, quality: Quality, costs: Costs, fallback_rate: Estimate) -> str:
+    """What the evaluation comes to, in one to three sentences."""
     if calibration.threshold is None:
-        return f"The student is not ready to answer alone: every request goes to the teacher. {promise(calibration, against)}"
+        return "The student is not ready to answer alone, so every request goes to the teacher."
     alone = 1 - fallback_rate.value
     parts = [
         f"The student can answer {percent(alone)} of the requests alone, and the teacher answers the rest."
@@ -62,7 +62,7 @@ def verdict(
         )
     else:
         parts.append(
-            f"Together they give the teacher's answer on {percent(quality.cascade_agreement.value)} of requests."
+            f"Together they give the teacher's answer on {percent(quality.cascade_agreement.value)}."
         )
     if costs.teacher > 0:
         change = costs.cascade / costs.teacher - 1
@@ -80,11 +80,13 @@ def warnings(
     if baseline and quality.teacher and quality.teacher.value <= baseline.share.value:
         found.append(
             f"The teacher is no better than always answering “{baseline.label}” "
-            f"({percent(quality.teacher.value)} against {percent(baseline.share.value)}): there is little to distil."
+            f"({percent(quality.teacher.value)} against {percent(baseline.share.value)}), "
+            "so there is little to distil."
         )
     if baseline and not quality.teacher and quality.agreement.value <= baseline.share.value:
         found.append(
-            f"The student agrees with the teacher no more often than always answering “{baseline.label}” would."
+            f"The student agrees with the teacher no more often than always answering “{baseline.label}” "
+            "would."
         )
     if alone_error and alone_error.low > calibration.alpha:
         found.append(
