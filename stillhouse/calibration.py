@@ -62,9 +62,7 @@ class Calibration(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    threshold: float | None = Field(
-        description="Accept confidence >= threshold; None: nothing can be promised."
-    )
+    threshold: float | None = Field(description="Accept confidence >= threshold; None: nothing can be promised.")
     alpha: float = Field(gt=0, lt=1, description="Largest promised share of errors among accepted answers.")
     delta: float = Field(gt=0, lt=1, description="Largest chance that the promise is untrue.")
     n: int = Field(gt=0, description="Calibration records.")
@@ -74,14 +72,10 @@ class Calibration(BaseModel):
     wrong: int = Field(ge=0, description="Wrong answers among them.")
     p_value: float | None = Field(description="Exact binomial tail at the threshold.")
     coverage: Estimate | None = Field(description="Expected share of requests the student answers alone.")
-    nearest: Nearest | None = Field(
-        description="Without a threshold: the nearest promise; None if there is none."
-    )
+    nearest: Nearest | None = Field(description="Without a threshold: the nearest promise; None if there is none.")
 
 
-def choose_threshold(
-    confidence: np.ndarray, correct: np.ndarray, *, alpha: float, delta: float
-) -> Calibration:
+def choose_threshold(confidence: np.ndarray, correct: np.ndarray, *, alpha: float, delta: float) -> Calibration:
     """The lowest threshold at which the accepted answers err by at most `alpha`, with probability 1 -
     `delta`.
 
@@ -98,9 +92,7 @@ def choose_threshold(
         raise ValueError(f"alpha and delta must lie between 0 and 1, but are {alpha} and {delta}.")
     confidence, correct = check_scores(confidence, correct)
     thresholds, accepted, wrong = _tally(confidence, correct)
-    p_values, chosen = _fixed_sequence(
-        accepted, wrong, n=confidence.size, alphas=np.array([alpha]), delta=delta
-    )
+    p_values, chosen = _fixed_sequence(accepted, wrong, n=confidence.size, alphas=np.array([alpha]), delta=delta)
     index = int(chosen[0])
     n, found = confidence.size, index >= 0
     return Calibration(
@@ -118,9 +110,7 @@ def choose_threshold(
     )
 
 
-def calibrate(
-    predictions: Iterable[Prediction], *, against: Against, alpha: float, delta: float
-) -> Calibration:
+def calibrate(predictions: Iterable[Prediction], *, against: Against, alpha: float, delta: float) -> Calibration:
     """`choose_threshold` on the calibration split's predictions, each judged against the teacher or gold.
 
     Raises ValueError as `choose_threshold` and `Prediction.right` do.

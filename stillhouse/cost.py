@@ -65,12 +65,8 @@ def costs(*, teacher: Tokens, student: Tokens, fallback_rate: float, prices: Tok
     `teacher` and `student` are the mean tokens of a request that they answer; a fallback is taken to be a
     request of mean length. Raises ValueError when `fallback_rate` is outside [0, 1].
     """
-    teacher_cost = cost_per_million(
-        teacher, input_price=prices.teacher_input, output_price=prices.teacher_output
-    )
-    student_cost = cost_per_million(
-        student, input_price=prices.student_input, output_price=prices.student_output
-    )
+    teacher_cost = cost_per_million(teacher, input_price=prices.teacher_input, output_price=prices.teacher_output)
+    student_cost = cost_per_million(student, input_price=prices.student_input, output_price=prices.student_output)
     return Costs(
         currency=prices.currency,
         teacher=teacher_cost,

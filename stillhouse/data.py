@@ -69,7 +69,9 @@ def load_records(recipe: Recipe) -> list[Record]:
     for number, row in _rows(path, source_bytes(path)):
         for name in needed:
             if row.get(name) is None and not (name == data.label and name in row):
-                raise UserError(f"data.path: {path}, row {number} has no column {name!r}; it has {', '.join(map(str, row))}")
+                raise UserError(
+                    f"data.path: {path}, row {number} has no column {name!r}; it has {', '.join(map(str, row))}"
+                )
         if any(str(row[name]) != value for name, value in data.where.items()):
             continue
         fields = {name: str(row[name]) for name in columns}

@@ -84,9 +84,7 @@ def proportion(successes: int, n: int) -> Estimate:
     interval = binomtest(int(successes), int(n)).proportion_ci(confidence_level=0.95, method="wilson")
     value = successes / n
     # Rounding can leave an end of the interval a hair on the wrong side of 0, 1 or the value itself.
-    return Estimate(
-        value=value, low=min(max(interval.low, 0.0), value), high=max(min(interval.high, 1.0), value), n=n
-    )
+    return Estimate(value=value, low=min(max(interval.low, 0.0), value), high=max(min(interval.high, 1.0), value), n=n)
 
 
 def accuracy(answers: Sequence[str | None], gold: Sequence[str | None]) -> Estimate | None:
@@ -142,9 +140,7 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, *, b
     return float(np.abs(gaps).sum() / confidence.size)
 
 
-def confusion(
-    truth: Sequence[str | None], answers: Sequence[str | None], labels: Sequence[str]
-) -> list[list[int]]:
+def confusion(truth: Sequence[str | None], answers: Sequence[str | None], labels: Sequence[str]) -> list[list[int]]:
     """Counts [len(labels), len(labels) + 1]: rows are truth, columns the answers; the last column is "no
     label".
 

@@ -31,9 +31,7 @@ class Policy(BaseModel):
         le=1,
         description="Confidence >= threshold goes out alone; null: every request goes to the teacher.",
     )
-    alpha: float = Field(
-        gt=0, lt=1, description="Largest promised share of errors among answers given alone."
-    )
+    alpha: float = Field(gt=0, lt=1, description="Largest promised share of errors among answers given alone.")
     delta: float = Field(gt=0, lt=1, description="Largest chance that the promise is untrue.")
     against: Against = Field(description="What an answer counts as wrong against.")
     n_calibration: int = Field(gt=0, description="Records the threshold was chosen on.")
@@ -122,7 +120,6 @@ class Policy(BaseModel):
             return cls.model_validate_json(data)
         except ValidationError as error:
             problems = "; ".join(
-                f"{'.'.join(map(str, problem['loc'])) or 'policy'}: {problem['msg']}"
-                for problem in error.errors()
+                f"{'.'.join(map(str, problem['loc'])) or 'policy'}: {problem['msg']}" for problem in error.errors()
             )
             raise ValueError(f"{source} is not a policy: {problems}.") from error

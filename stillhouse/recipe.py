@@ -105,10 +105,13 @@ class Data(Section):
     where: dict[str, str] = Field(default_factory=dict, description="Keep only rows whose columns equal these values.")
     label: str | None = Field(default=None, description="Column with the gold answer, if there is one.")
     labels: dict[str, str] = Field(
-        default_factory=dict, description="From the label column's values to the task's choices, where they differ."
+        default_factory=dict,
+        description="From the label column's values to the task's choices, where they differ.",
     )
     limit: int | None = Field(
-        default=None, ge=1, description="Take that many rows, drawn with the recipe's seed. Default: all of them."
+        default=None,
+        ge=1,
+        description="Take that many rows, drawn with the recipe's seed. Default: all of them.",
     )
 
 
@@ -116,12 +119,19 @@ class Engine(Section):
     """How vLLM runs a model."""
 
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="What the engine runs on.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="Weights' and activations' type.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="Weights' and activations' type."
+    )
     max_model_len: int = Field(default=2048, ge=16, description="Longest prompt and completion together, in tokens.")
     tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs that share each layer.")
-    pipeline_parallel_size: int = Field(default=1, ge=1, description="Groups of GPUs (nodes, usually) that share the layers.")
+    pipeline_parallel_size: int = Field(
+        default=1, ge=1, description="Groups of GPUs (nodes, usually) that share the layers."
+    )
     accelerator_type: str | None = Field(default=None, description="Ray's accelerator type to ask for, `H100` say.")
     max_num_seqs: int = Field(default=64, ge=1, description="Requests that the engine runs at once.")
+    cpus: int | None = Field(
+        default=None, ge=1, description="On a CPU: cores of one engine. Default: the machine's, shared out."
+    )
     kv_cache_gb: float = Field(default=1.0, gt=0, description="On a CPU: memory for the KV cache, in GiB.")
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1, description="On a GPU: share of its memory to use.")
 
@@ -154,7 +164,10 @@ class Curation(Section):
     """How captured records become a dataset."""
 
     near_duplicate_similarity: float = Field(
-        default=0.8, gt=0, le=1, description="Jaccard similarity of word 3-grams from which two prompts are one group."
+        default=0.8,
+        gt=0,
+        le=1,
+        description="Jaccard similarity of word 3-grams from which two prompts are one group.",
     )
     validation: float = Field(default=0.05, gt=0, lt=1, description="Share of records to watch the training with.")
     calibration: float = Field(default=0.15, gt=0, lt=1, description="Share of records to choose the threshold on.")
@@ -172,9 +185,12 @@ class StudentInit(Section):
     """Where the student's first weights come from."""
 
     kind: Literal["teacher_layers", "pretrained"] = Field(
-        default="teacher_layers", description="`teacher_layers`: cut from the teacher; `pretrained`: a model of its own."
+        default="teacher_layers",
+        description="`teacher_layers`: cut from the teacher; `pretrained`: a model of its own.",
     )
-    layers: int = Field(default=6, ge=1, description="For `teacher_layers`: how many of the teacher's layers, evenly spaced.")
+    layers: int = Field(
+        default=6, ge=1, description="For `teacher_layers`: how many of the teacher's layers, evenly spaced."
+    )
     model: str | None = Field(default=None, description="For `pretrained`: a Hugging Face name or a folder.")
 
     @model_validator(mode="after")
@@ -193,14 +209,22 @@ class Student(Section):
     ce_weight: float = Field(default=0.3, ge=0, description="Weight of the cross-entropy on the teacher's tokens.")
     temperature: float = Field(default=2.0, gt=0, le=20, description="Softens both distributions in the KL.")
     epochs: int = Field(default=3, ge=1, description="Passes over the training records.")
-    max_steps: int | None = Field(default=None, ge=1, description="Stop after so many optimizer steps. Default: all epochs.")
+    max_steps: int | None = Field(
+        default=None, ge=1, description="Stop after so many optimizer steps. Default: all epochs."
+    )
     learning_rate: float = Field(default=2e-4, gt=0, lt=1, description="Peak of the cosine schedule.")
-    warmup_ratio: float = Field(default=0.05, ge=0, lt=1, description="Share of the steps that warm the learning rate up.")
+    warmup_ratio: float = Field(
+        default=0.05, ge=0, lt=1, description="Share of the steps that warm the learning rate up."
+    )
     batch_size: int = Field(default=32, ge=1, description="Records in one optimizer step, over all workers.")
-    micro_batch_size: int = Field(default=8, ge=1, description="Records that one worker runs through the model at once.")
+    micro_batch_size: int = Field(
+        default=8, ge=1, description="Records that one worker runs through the model at once."
+    )
     max_length: int = Field(default=1024, ge=8, description="Longest prompt and completion in training, in tokens.")
     zero_stage: Literal[0, 1, 2, 3] = Field(default=2, description="DeepSpeed ZeRO stage.")
-    workers: int = Field(default=2, ge=1, description="Training processes: one a GPU, or a share of the CPU's cores each.")
+    workers: int = Field(
+        default=2, ge=1, description="Training processes: one a GPU, or a share of the CPU's cores each."
+    )
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="What the workers train on.")
     checkpoint_every: int = Field(default=50, ge=1, description="Optimizer steps between two checkpoints.")
 
@@ -220,9 +244,15 @@ class Evaluation(Section):
     """How much is asked of the student before it may answer alone."""
 
     against: Literal["teacher", "gold"] = Field(
-        default="teacher", description="What an answer of the student is held against when the threshold is chosen."
+        default="teacher",
+        description="What an answer of the student is held against when the threshold is chosen.",
     )
-    alpha: float = Field(default=0.1, gt=0, lt=1, description="Largest share of errors among the answers the student gives alone.")
+    alpha: float = Field(
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="Largest share of errors among the answers the student gives alone.",
+    )
     delta: float = Field(default=0.05, gt=0, lt=1, description="Largest chance that the promise about alpha is broken.")
 
 

@@ -124,7 +124,9 @@ class Run:
         except KeyError:
             return None
         except ValidationError as error:
-            raise UserError(f"{self.uri}/{step}/{MANIFEST} is damaged: remove the folder {step} to make it again") from error
+            raise UserError(
+                f"{self.uri}/{step}/{MANIFEST} is damaged: remove the folder {step} to make it again"
+            ) from error
 
     def finished(self, step: Step, command: str) -> Manifest:
         """The manifest of a step that must have finished. Raises `UserError` naming the command that makes it."""
@@ -138,9 +140,7 @@ class Run:
         manifest = self.manifest(step)
         if manifest is None:
             return Status(step, "partial" if self.storage.list(step) else "missing")
-        changed = sorted(
-            name for name in {*inputs, *manifest.inputs} if inputs.get(name) != manifest.inputs.get(name)
-        )
+        changed = sorted(name for name in {*inputs, *manifest.inputs} if inputs.get(name) != manifest.inputs.get(name))
         if changed:
             return Status(step, "stale", f"changed since: {', '.join(changed)}", manifest)
         return Status(step, "done", "", manifest)

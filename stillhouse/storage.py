@@ -243,7 +243,9 @@ class S3Storage(Storage):
         try:
             yield
         except NoCredentialsError as error:
-            raise StorageError(f"{self.uri} needs credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
+            raise StorageError(
+                f"{self.uri} needs credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            ) from error
         except ClientError as error:
             code = error.response["Error"]["Code"]
             why = {

@@ -31,10 +31,14 @@ def render(task: Task, fields: Mapping[str, str]) -> Prompt:
     """
     missing = [name for name in task.fields() if name not in fields]
     if missing:
-        raise UserError(f"the prompt needs the column {missing[0]!r}; the data has {', '.join(sorted(fields)) or 'none'}")
+        raise UserError(
+            f"the prompt needs the column {missing[0]!r}; the data has {', '.join(sorted(fields)) or 'none'}"
+        )
     if task.prompt is not None:
         return Prompt(text=task.prompt.format_map(fields))
-    return Prompt(messages=tuple({"role": m.role, "content": m.content.format_map(fields)} for m in task.messages or ()))
+    return Prompt(
+        messages=tuple({"role": m.role, "content": m.content.format_map(fields)} for m in task.messages or ())
+    )
 
 
 def prompt_from_chat(task: Task, messages: Sequence[Mapping[str, Any]]) -> Prompt:
@@ -55,7 +59,9 @@ def prompt_from_chat(task: Task, messages: Sequence[Mapping[str, Any]]) -> Promp
             " send the whole prompt to /v1/completions"
         )
     if len(messages) != 1 or messages[0].get("role") != "user":
-        raise UserError("this model has a fixed prompt: send exactly one message, of the role user, with the text alone")
+        raise UserError(
+            "this model has a fixed prompt: send exactly one message, of the role user, with the text alone"
+        )
     content = messages[0].get("content")
     if isinstance(content, list):
         parts = [part.get("text") for part in content if isinstance(part, Mapping) and part.get("type") == "text"]
@@ -73,6 +79,11 @@ def token_ids(prompt: Prompt, tokenizer: Any) -> list[int]:
     rendered = tokenizer.apply_chat_template(list(prompt.messages or ()), tokenize=False, add_generation_prompt=True)
     # The template writes the special tokens itself.
     return list(tokenizer(rendered, add_special_tokens=False)["input_ids"])
+
+
+def sampling(task: Task) -> dict[str, Any]:
+    """How the task's completions are drawn, in the names of the OpenAI and vLLM APIs: greedily."""
+    return {"temperature": 0.0, "max_tokens": task.max_tokens}
 
 
 def structured_outputs(task: Task) -> dict[str, Any] | None:

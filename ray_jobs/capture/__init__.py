@@ -1,0 +1,1 @@
+"""Capture: the teacher's completions and token distributions, in Parquet parts."""

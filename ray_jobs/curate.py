@@ -1,0 +1,92 @@
+"""Curate a capture: filter, deduplicate, and split into train, validation, calibration and test.
+
+`python -m ray_jobs.curate --recipe PATH --run URI`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+
+import pyarrow
+
+from ray_jobs.entry import main
+from ray_jobs.progress import say
+from stillhouse import lineage
+from stillhouse.curation.duplicates import near_duplicate_groups, normalised
+from stillhouse.curation.filters import reason_to_drop
+from stillhouse.curation.splits import SPLITS, assign_splits
+from stillhouse.errors import UserError
+from stillhouse.recipe import Recipe
+from stillhouse.run import Run
+from stillhouse.signal.schema import read_table, write_table
+from stillhouse.task import answer
+
+
+def curate(recipe: Recipe, run: Run) -> None:
+    """Make RUN/dataset.
+
+    Raises:
+        UserError: too few records are left, or a split would be empty.
+    """
+    began = time.monotonic()
+    run.finished("capture", "capture")
+    inputs = lineage.inputs("dataset", recipe, run)
+    say("curate", f"reads {run.uri}/capture, writes {run.uri}/dataset")
+    parts = [key for key in run.storage.list("capture/parts") if key.endswith(".parquet")]
+    table = pyarrow.concat_tables(
+        [read_table(run.storage.read(key), name=key) for key in parts]
+    ).replace_schema_metadata()
+
+    counts: Counter[str] = Counter(captured=table.num_rows)
+    dropped: list[dict[str, str]] = []
+    kept: list[int] = []
+    first: dict[str, int] = {}
+    columns = ("id", "fields", "completion", "completion_token_ids", "finish_reason")
+    rows = table.select(columns).to_pylist()
+    texts = ["\n".join(json.loads(row["fields"]).values()) for row in rows]
+    for i, row in enumerate(rows):
+        reason = reason_to_drop(recipe.task, row)
+        if reason is None and first.setdefault(normalised(texts[i]), i) != i:
+            reason = "duplicate"
+        if reason is None:
+            kept.append(i)
+        else:
+            counts[f"dropped_{reason}"] += 1
+            dropped.append({"id": row["id"], "reason": reason})
+    minimum = recipe.curation.min_records
+    if len(kept) < minimum:
+        funnel = ", ".join(f"{name.removeprefix('dropped_')} {n}" for name, n in counts.items() if name != "captured")
+        raise UserError(
+            f"{len(kept)} of {table.num_rows} records are left after filtering ({funnel or 'none dropped'}), and at least"
+            f" {minimum} are needed: add data, or look at the task's prompt and choices"
+        )
+
+    groups = near_duplicate_groups(
+        [texts[i] for i in kept], similarity=recipe.curation.near_duplicate_similarity, seed=recipe.seed
+    )
+    answers = [answer(recipe.task, rows[i]["completion"]) or "" for i in kept]
+    strata = answers if recipe.task.kind == "choices" else [""] * len(kept)
+    shares = {split: getattr(recipe.curation, split) for split in SPLITS if split != "train"}
+    splits = assign_splits(groups, strata, shares=shares, seed=recipe.seed)
+    counts["near_duplicates"] = len(kept) - len(set(groups))
+
+    run.clear("dataset")
+    dataset = (
+        table.take(kept)
+        .append_column("answer", pyarrow.array(answers, pyarrow.string()))
+        .append_column("group", pyarrow.array(groups, pyarrow.int64()))
+    )
+    for split in SPLITS:
+        chosen = dataset.filter(pyarrow.array([name == split for name in splits]))
+        counts[split] = chosen.num_rows
+        run.storage.write(f"dataset/{split}.parquet", write_table(chosen, {"split": split, "recipe": recipe.name}))
+    lines = "".join(json.dumps(row) + "\n" for row in dropped)
+    run.storage.write("dataset/dropped.jsonl", lines.encode())
+    run.commit("dataset", recipe=recipe, inputs=inputs, counts=counts, began=began)
+    say("curate", ", ".join(f"{split} {counts[split]}" for split in SPLITS) + f"; dropped {len(dropped)}")
+
+
+if __name__ == "__main__":
+    main("curate", curate)

@@ -1,0 +1,193 @@
+"""Evaluate: teacher, student and cascade on the same held-out records, the threshold, and the report.
+
+`python -m ray_jobs.evaluate --recipe PATH --run URI`. The teacher's answers are those of the capture, so that it is not asked twice; the
+student answers the calibration and the test split through vLLM, as it will be served.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow
+import ray
+
+from ray_jobs.engine import BatchEngine, actor_resources
+from ray_jobs.entry import main
+from ray_jobs.progress import Progress, say
+from stillhouse import lineage, models
+from stillhouse.calibration import Calibration, calibrate
+from stillhouse.confidence import sequence_confidence
+from stillhouse.errors import UserError
+from stillhouse.metrics import Prediction
+from stillhouse.policy import Policy
+from stillhouse.recipe import Engine, Recipe, Task
+from stillhouse.report import Lineage, Report, build_report, render_html
+from stillhouse.run import Run, made_by
+from stillhouse.signal.alignment import tokenizer_hash
+from stillhouse.signal.schema import Completion, read_table, write_table
+from stillhouse.task import answer, sampling, task_hash
+
+BATCH = 100
+"""Records a call to the engine: enough to fill it, few enough to show progress."""
+
+
+def evaluate(recipe: Recipe, run: Run) -> None:
+    """Make RUN/evaluation: predictions.parquet, policy.json, report.json and report.html.
+
+    Raises:
+        UserError: the dataset or the student has not been made.
+    """
+    began = time.monotonic()
+    dataset = run.finished("dataset", "curate")
+    student = run.finished("student", "train")
+    inputs = lineage.inputs("evaluation", recipe, run)
+    say("evaluate", f"reads {run.uri}/dataset and {run.uri}/student, writes {run.uri}/evaluation")
+    rows = {split: _rows(run, split) for split in ("calibration", "test")}
+    predictions = _predictions(recipe, run, rows)
+
+    evaluation = recipe.evaluation
+    try:
+        calibration = calibrate(
+            predictions["calibration"],
+            against=evaluation.against,
+            alpha=evaluation.alpha,
+            delta=evaluation.delta,
+        )
+        report = _report(recipe, run, predictions["test"], calibration, dataset.counts, inputs)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    policy = Policy.from_calibration(
+        calibration,
+        against=evaluation.against,
+        student_hash=student.content_hash(),
+        tokenizer_hash=tokenizer_hash(models.load_tokenizer(str(run.fetch("student")))),
+        task_hash=task_hash(recipe.task),
+        sampling=sampling(recipe.task),
+        versions=made_by(recipe.seed),
+    )
+    run.clear("evaluation")
+    run.storage.write("evaluation/predictions.parquet", _table(predictions))
+    run.storage.write("evaluation/policy.json", policy.save())
+    run.storage.write("evaluation/report.json", report.model_dump_json(indent=2).encode())
+    run.storage.write("evaluation/report.html", render_html(report).encode())
+    counts = {split: len(found) for split, found in predictions.items()}
+    run.commit("evaluation", recipe=recipe, inputs=inputs, counts=counts, began=began)
+    say("evaluate", report.verdict)
+    say("evaluate", f"report: {run.uri}/evaluation/report.html")
+
+
+@ray.remote
+class StudentWorker:
+    """The actor that holds the student's engine."""
+
+    def __init__(self, model: str, engine: Engine) -> None:
+        self.engine = BatchEngine(model, engine, top_k=1)
+
+    def complete(self, prompts: list[list[int]], task: Task) -> list[Completion]:
+        """As `BatchEngine.complete`."""
+        return self.engine.complete(prompts, task)
+
+
+@ray.remote
+def _fetch_student(run: Run) -> str:
+    return str(run.fetch("student"))
+
+
+def _predictions(recipe: Recipe, run: Run, rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[Prediction]]:
+    """The student's answers beside the teacher's, for every split in `rows`."""
+    say("evaluate", "starts the student")
+    engine = recipe.student.engine
+    # Fetched by a task, so that the path is one of the cluster's and not of a submitting laptop's.
+    worker = StudentWorker.options(**actor_resources(engine, 1)).remote(_fetch_student.remote(run), engine)
+    progress = Progress("evaluate", sum(map(len, rows.values())), "records")
+    predictions: dict[str, list[Prediction]] = {}
+    try:
+        for split, records in rows.items():
+            predictions[split] = []
+            for start in range(0, len(records), BATCH):
+                batch = records[start : start + BATCH]
+                prompts = [row["prompt_token_ids"] for row in batch]
+                completions = ray.get(worker.complete.remote(prompts, recipe.task))
+                predictions[split] += [
+                    _prediction(recipe.task, row, completion)
+                    for row, completion in zip(batch, completions, strict=True)
+                ]
+                progress.add(len(batch))
+    finally:
+        ray.kill(worker)
+    return predictions
+
+
+def _prediction(task: Task, row: dict[str, Any], completion: Completion) -> Prediction:
+    return Prediction(
+        id=row["id"],
+        text="\n".join(json.loads(row["fields"]).values()),
+        gold=row["gold"],
+        teacher=row["answer"],
+        student=answer(task, completion.text),
+        confidence=sequence_confidence(completion.token_logprobs),
+        teacher_prompt_tokens=len(row["prompt_token_ids"]),
+        teacher_completion_tokens=len(row["completion_token_ids"]),
+        student_prompt_tokens=len(completion.prompt_token_ids),
+        student_completion_tokens=len(completion.token_ids),
+    )
+
+
+def _rows(run: Run, split: str) -> list[dict[str, Any]]:
+    key = f"dataset/{split}.parquet"
+    columns = ["id", "fields", "gold", "answer", "prompt_token_ids", "completion_token_ids"]
+    rows: list[dict[str, Any]] = read_table(run.storage.read(key), name=key).select(columns).to_pylist()
+    return rows
+
+
+def _table(predictions: dict[str, list[Prediction]]) -> bytes:
+    columns = Prediction.__dataclass_fields__
+    rows = [
+        {"split": split, **{name: getattr(prediction, name) for name in columns}}
+        for split, found in predictions.items()
+        for prediction in found
+    ]
+    return write_table(pyarrow.Table.from_pylist(rows), {"holds": "predictions"})
+
+
+def _report(
+    recipe: Recipe,
+    run: Run,
+    test: Sequence[Prediction],
+    calibration: Calibration,
+    counts: dict[str, int | float],
+    inputs: dict[str, str],
+) -> Report:
+    left = int(counts["captured"])
+    funnel = {"captured": left}
+    for name, dropped in counts.items():
+        if name.startswith("dropped_"):
+            left -= int(dropped)
+            funnel[f"without {name.removeprefix('dropped_')}"] = left
+    funnel |= {split: int(counts[split]) for split in ("train", "validation", "calibration", "test")}
+    notes = []
+    if models.is_dequantised(recipe.teacher.model):
+        notes.append("The teacher's weights are dequantised from GGUF, so it is a little less exact than the original.")
+    return build_report(
+        test,
+        calibration,
+        recipe,
+        run=run.uri,
+        funnel=funnel,
+        notes=notes,
+        lineage=Lineage(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            seed=recipe.seed,
+            hashes=inputs,
+            versions=made_by(recipe.seed),
+            commands=[f"stillhouse run RECIPE --run {run.uri}", f"stillhouse serve {run.uri}"],
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main("evaluate", evaluate)

@@ -1,0 +1,44 @@
+"""The pipeline: capture, curate, train, evaluate; what is up to date is skipped, what was cut off goes on.
+
+`python -m ray_jobs.pipeline --recipe PATH --run URI`, on a laptop and through `ray job submit` alike.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ray_jobs.capture.job import capture
+from ray_jobs.curate import curate
+from ray_jobs.entry import main
+from ray_jobs.evaluate import evaluate
+from ray_jobs.progress import duration, say
+from ray_jobs.train import train
+from stillhouse import lineage
+from stillhouse.recipe import Recipe
+from stillhouse.run import Run, Step
+
+JOBS: dict[Step, Callable[[Recipe, Run], None]] = {
+    "capture": capture,
+    "dataset": curate,
+    "student": train,
+    "evaluation": evaluate,
+}
+
+
+def pipeline(recipe: Recipe, run: Run) -> None:
+    """Bring every step of the run up to date."""
+    began = time.monotonic()
+    for step, job in JOBS.items():
+        status = run.status(step, lineage.inputs(step, recipe, run))
+        if status.state == "done":
+            say(step, "up to date, skipped")
+            continue
+        if status.state == "stale":
+            say(step, f"made again: {status.why}")
+        job(recipe, run)
+    say("pipeline", f"done in {duration(time.monotonic() - began)}: {run.uri}")
+
+
+if __name__ == "__main__":
+    main("pipeline", pipeline)

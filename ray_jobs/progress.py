@@ -1,0 +1,44 @@
+"""Progress of a long step: how far, how fast, how long still. Plain lines, since they also go to a cluster's logs."""
+
+from __future__ import annotations
+
+import time
+
+
+def duration(seconds: float) -> str:
+    """`1:02:03`, or `2:03` below an hour."""
+    minutes, second = divmod(round(seconds), 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
+
+
+class Progress:
+    """Counts units of work, and prints a line at most every `every` seconds, and a last one.
+
+    Args:
+        total: units in all.
+        done: units that were finished before, which say nothing of the rate.
+    """
+
+    def __init__(self, step: str, total: int, unit: str, *, done: int = 0, every: float = 5.0) -> None:
+        self.step, self.total, self.unit, self.every = step, total, unit, every
+        self.done = self._before = done
+        self._began = time.monotonic()
+        self._told = float("-inf")
+
+    def add(self, count: int, note: str = "") -> None:
+        """Count `count` more units; `note` goes at the end of the line."""
+        self.done += count
+        now = time.monotonic()
+        if now - self._told < self.every and self.done < self.total:
+            return
+        self._told = now
+        rate = (self.done - self._before) / max(now - self._began, 1e-9)
+        left = duration((self.total - self.done) / rate) if rate > 0 else "?"
+        tail = f", {note}" if note else ""
+        say(self.step, f"{self.done}/{self.total} {self.unit}, {rate:.1f} {self.unit}/s, {left} left{tail}")
+
+
+def say(step: str, text: str) -> None:
+    """One line about a step."""
+    print(f"[{step}] {text}", flush=True)
