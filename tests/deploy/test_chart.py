@@ -112,7 +112,7 @@ def test_the_port_reaches_containers_and_serve(render_chart: RenderChart) -> Non
 
 
 def test_a_run_cannot_break_out_of_the_serve_config(render_chart: RenderChart) -> None:
-    run = 's3://my-bucket/"run":#{x}'
+    run = 's3://my-bucket/"run":#{x}:'
     service = one(render_chart(f"run={run}"), "RayService")
     assert yaml.safe_load(service["spec"]["serveConfigV2"])["applications"][0]["args"] == {"run": run}
 
