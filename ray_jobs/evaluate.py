@@ -80,29 +80,23 @@ def evaluate(recipe: Recipe, run: Run) -> None:
     say("evaluate", f"report: {run.uri}/evaluation/report.html")
 
 
-@ray.remote
 class StudentWorker:
     """The actor that holds the student's engine."""
 
-    def __init__(self, model: str, engine: Engine) -> None:
-        self.engine = BatchEngine(model, engine, top_k=1)
+    def __init__(self, run: Run, engine: Engine) -> None:
+        # Fetched here, since every node has a disk of its own.
+        self.engine = BatchEngine(str(run.fetch("student")), engine, top_k=1)
 
     def complete(self, prompts: list[list[int]], task: Task) -> list[Completion]:
         """As `BatchEngine.complete`."""
         return self.engine.complete(prompts, task)
 
 
-@ray.remote
-def _fetch_student(run: Run) -> str:
-    return str(run.fetch("student"))
-
-
 def _predictions(recipe: Recipe, run: Run, rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[Prediction]]:
     """The student's answers beside the teacher's, for every split in `rows`."""
     say("evaluate", "starts the student")
     engine = recipe.student.engine
-    # Fetched by a task, so that the path is one of the cluster's and not of a submitting laptop's.
-    worker = StudentWorker.options(**actor_resources(engine, 1)).remote(_fetch_student.remote(run), engine)
+    worker = ray.remote(StudentWorker).options(**actor_resources(engine, 1)).remote(run, engine)
     progress = Progress("evaluate", sum(map(len, rows.values())), "records")
     predictions: dict[str, list[Prediction]] = {}
     try:

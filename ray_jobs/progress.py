@@ -22,21 +22,23 @@ class Progress:
 
     def __init__(self, step: str, total: int, unit: str, *, done: int = 0, every: float = 5.0) -> None:
         self.step, self.total, self.unit, self.every = step, total, unit, every
-        self.done = self._before = done
-        self._began = time.monotonic()
+        self.done = done
+        self._began: float | None = None
+        self._before = done
         self._told = float("-inf")
 
     def add(self, count: int, note: str = "") -> None:
         """Count `count` more units; `note` goes at the end of the line."""
         self.done += count
         now = time.monotonic()
+        if self._began is None:  # the first units also waited for an engine to start: they say nothing of the rate
+            self._began, self._before = now, self.done
         if now - self._told < self.every and self.done < self.total:
             return
         self._told = now
         rate = (self.done - self._before) / max(now - self._began, 1e-9)
-        left = duration((self.total - self.done) / rate) if rate > 0 else "?"
-        tail = f", {note}" if note else ""
-        say(self.step, f"{self.done}/{self.total} {self.unit}, {rate:.1f} {self.unit}/s, {left} left{tail}")
+        pace = f", {rate:.1f} {self.unit}/s, {duration((self.total - self.done) / rate)} left" if rate > 0 else ""
+        say(self.step, f"{self.done}/{self.total} {self.unit}{pace}{f', {note}' if note else ''}")
 
 
 def say(step: str, text: str) -> None:

@@ -127,15 +127,15 @@ def _rows(path: str, content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
         except csv.Error as error:
             raise UserError(f"data.path: {path}, line {reader.line_num} is not CSV: {error}") from error
     elif suffix in {".jsonl", ".ndjson", ".json"}:
-        for number, line in enumerate(text.split("\n"), 1):
-            if not line.strip():
+        for number, raw in enumerate(text.split("\n"), 1):
+            if not raw.strip():
                 continue
             try:
-                row = json.loads(line)
+                value = json.loads(raw)
             except json.JSONDecodeError as error:
                 raise UserError(f"data.path: {path}, line {number} is not JSON: {error.msg}") from error
-            if not isinstance(row, dict):
+            if not isinstance(value, dict):
                 raise UserError(f"data.path: {path}, line {number} is not a JSON object")
-            yield number, row
+            yield number, value
     else:
         raise UserError(f"data.path: {path} must end in .jsonl, .csv or .parquet")

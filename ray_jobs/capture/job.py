@@ -91,9 +91,8 @@ def _finished_parts(run: Run, parts: Sequence[Sequence[Record]], made_from: str)
 
 def _answered(recipe: Recipe, run: Run, parts: Mapping[int, list[Record]], made_from: str) -> Iterator[dict[str, int]]:
     """Yield the counts of each part as it is written."""
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False
     actors = min(recipe.capture.actors, len(parts))
     work = ray.data.from_items([pack(i, records) for i, records in parts.items()], override_num_blocks=len(parts))
     answered = work.map_batches(

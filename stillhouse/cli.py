@@ -1,0 +1,162 @@
+"""`stillhouse`: the commands. They start the jobs by name, as a cluster does, so that a laptop and a cluster run one path."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from stillhouse.errors import USER_ERROR_EXIT_CODE, UserError
+
+if TYPE_CHECKING:
+    from stillhouse.recipe import Recipe
+    from stillhouse.run import Run
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Distil a large language model into a small student, and serve it with the teacher to fall back on.",
+)
+console = Console(highlight=False)
+
+RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe's YAML file.")]
+RunOption = Annotated[
+    str | None,
+    typer.Option("--run", metavar="URI", help="The run: a folder, or s3://bucket/prefix. Default: runs/NAME."),
+]
+
+
+def main() -> None:
+    """The console script: a user's mistake is one sentence and exit status 2."""
+    try:
+        app()
+    except UserError as error:
+        _fail(str(error))
+
+
+@app.command()
+def check(recipe: RecipeArgument) -> None:
+    """Read the recipe, the data and the tokenizers, and say what would be done and what it would cost."""
+    from stillhouse.check import check_recipe, show
+
+    show(check_recipe(_recipe(recipe)), console)
+
+
+@app.command()
+def capture(recipe: RecipeArgument, run: RunOption = None) -> None:
+    """Ask the teacher: completions with their token distributions, to RUN/capture."""
+    _job("capture", recipe, run)
+
+
+@app.command()
+def curate(recipe: RecipeArgument, run: RunOption = None) -> None:
+    """Filter, deduplicate and split the capture, to RUN/dataset."""
+    _job("curate", recipe, run)
+
+
+@app.command()
+def train(recipe: RecipeArgument, run: RunOption = None) -> None:
+    """Train the student on the dataset, to RUN/student."""
+    _job("train", recipe, run)
+
+
+@app.command()
+def evaluate(recipe: RecipeArgument, run: RunOption = None) -> None:
+    """Hold the student against the teacher, choose the threshold, and write the report, to RUN/evaluation."""
+    _job("evaluate", recipe, run)
+
+
+@app.command("run")
+def run_(recipe: RecipeArgument, run: RunOption = None) -> None:
+    """All four steps, from prompts to a policy; what is up to date is skipped, what was cut off goes on."""
+    _job("pipeline", recipe, run)
+
+
+@app.command()
+def serve(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run: a folder, or s3://bucket/prefix.")],
+    host: Annotated[str | None, typer.Option(help="Address to listen on. Default: the recipe's.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port. Default: the recipe's.")] = None,
+) -> None:
+    """Serve a run's student behind an OpenAI-compatible endpoint, with its teacher to fall back on."""
+    from stillhouse.run import Run
+
+    Run.open(run).finished("evaluation", "run")
+    words = ["--run", run]
+    words += ["--host", host] if host else []
+    words += ["--port", str(port)] if port else []
+    _start("services.app", words)
+
+
+@app.command()
+def status(
+    target: Annotated[str, typer.Argument(metavar="RUN|RECIPE", help="A run, or a recipe to hold its run against.")],
+    run: RunOption = None,
+) -> None:
+    """Say of each step whether it is done, stale (and why), cut off or missing."""
+    from stillhouse import lineage
+    from stillhouse.status import show
+
+    recipe, opened = _recipe_and_run(target, run)
+    show(lineage.statuses(recipe, opened), opened, console)
+
+
+@app.command()
+def submit(
+    recipe: RecipeArgument,
+    run: Annotated[str, typer.Option("--run", metavar="URI", help="Where the cluster writes: s3://bucket/prefix.")],
+    address: Annotated[str, typer.Option(help="The cluster's dashboard, http://HOST:8265.")] = "http://127.0.0.1:8265",
+) -> None:
+    """Hand the pipeline to a Ray cluster, follow its logs, and return its exit status."""
+    from stillhouse.submit import submit as hand_over
+
+    _recipe(recipe)
+    raise typer.Exit(hand_over(recipe, run, address))
+
+
+def _fail(sentence: str) -> NoReturn:
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(USER_ERROR_EXIT_CODE)
+
+
+def _recipe(path: Path) -> Recipe:
+    from stillhouse.recipe import load_recipe
+
+    return load_recipe(path)
+
+
+def _recipe_and_run(target: str, run: str | None) -> tuple[Recipe, Run]:
+    """A recipe's file with its run, or a run with the recipe that it was begun with."""
+    from stillhouse.run import Run
+
+    if Path(target).suffix in {".yaml", ".yml"}:
+        recipe = _recipe(Path(target))
+        return recipe, Run.open(run or f"runs/{recipe.name}")
+    opened = Run.open(target)
+    return opened.recipe(), opened
+
+
+def _job(step: str, recipe: Path, run: str | None) -> None:
+    target = run or f"runs/{_recipe(recipe).name}"
+    _start(f"ray_jobs.{step}", ["--recipe", str(recipe), "--run", target])
+
+
+def _start(module: str, words: list[str]) -> NoReturn:
+    """Run a module as a process of its own and end with its exit status.
+
+    Ctrl-C reaches it by itself, being in the same process group; SIGTERM is passed on. Either way its end is waited for.
+    """
+    process = subprocess.Popen([sys.executable, "-m", module, *words])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    sys.exit(process.wait())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""`stillhouse submit`: the pipeline through Ray's job submission API."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from stillhouse.errors import UserError
+from stillhouse.recipe import dump_recipe, load_recipe
+
+_PACKAGES = ("stillhouse", "ray_jobs", "services")
+
+
+def submit(recipe: Path, run: str, address: str) -> int:
+    """Run `python -m ray_jobs.pipeline` on the cluster at `address`, printing its logs.
+
+    The cluster gets this installation's own code, the recipe, and the data if it is a local file; it must bring the libraries
+    and reach the teacher and the run by the same names.
+
+    Returns:
+        0, or the job's exit status.
+
+    Raises:
+        UserError: the cluster cannot be reached, or `run` is a local path that it could not share.
+    """
+    from ray.job_submission import JobStatus, JobSubmissionClient
+
+    if "://" not in run and not Path(run).is_absolute():
+        raise UserError(
+            f"--run {run} is relative, which means nothing on the cluster: give s3://bucket/prefix or a shared path"
+        )
+    try:
+        client = JobSubmissionClient(address)
+    except (ConnectionError, RuntimeError) as error:
+        raise UserError(f"no Ray cluster answers at {address}: {str(error).splitlines()[0]}") from error
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        _pack(recipe, folder)
+        job = client.submit_job(
+            entrypoint=f"python -m ray_jobs.pipeline --recipe recipe.yaml --run {run}",
+            runtime_env={"working_dir": str(folder)},
+        )
+        print(f"submitted {job} to {address}", flush=True)
+    asyncio.run(_follow(client, job))
+    info = client.get_job_info(job)
+    print(f"{job}: {info.status.value.lower()}", flush=True)
+    return 0 if info.status == JobStatus.SUCCEEDED else info.driver_exit_code or 1
+
+
+def _pack(recipe_file: Path, folder: Path) -> None:
+    """Put the code, the recipe and a local data file into the job's working folder."""
+    source = Path(__file__).resolve().parent.parent
+    for package in _PACKAGES:
+        shutil.copytree(source / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    recipe = load_recipe(recipe_file)
+    content = yaml.safe_load(dump_recipe(recipe))
+    data = Path(recipe.data.path)
+    if "://" not in recipe.data.path:
+        if not data.is_file():
+            raise UserError(f"data.path: {data} does not exist")
+        shutil.copy(data, folder / data.name)
+        content["data"]["path"] = data.name
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+async def _follow(client, job: str) -> None:  # type: ignore[no-untyped-def]
+    async for lines in client.tail_job_logs(job):
+        print(lines, end="", flush=True)
