@@ -1,0 +1,61 @@
+# make demo    install, distil, evaluate, serve, ask
+# make test    install, and run every test
+# make lint    formatting, lint, types
+# make bench   every benchmark
+# make lock    compile the pinned versions again
+
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+UV := $(BIN)/uv
+# pip's folders of wheels are uv's too; where there are none, the CPU build of torch comes from its own index.
+ifneq ($(PIP_FIND_LINKS),)
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+else
+TORCH_BACKEND := --torch-backend cpu
+endif
+
+.PHONY: install demo test test-fast lint format bench lock clean
+.DELETE_ON_ERROR:
+
+install: $(INSTALLED)
+
+$(INSTALLED): requirements/cpu.txt requirements/overrides-cpu.txt pyproject.toml
+	@command -v $(PYTHON) > /dev/null || { echo "error: $(PYTHON) is not installed: stillhouse needs Python 3.11 (set PYTHON=... if it has another name)"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps $(TORCH_BACKEND) -r requirements/cpu.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/python examples/movie_reviews/demo.py
+
+test: $(INSTALLED)
+	$(BIN)/pytest
+
+test-fast: $(INSTALLED)
+	$(BIN)/pytest -m "not slow"
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED)
+	for file in benchmarks/[a-z]*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
+
+lock: $(INSTALLED)
+	$(UV) pip compile --quiet --upgrade --no-annotate --no-header --no-emit-find-links $(TORCH_BACKEND) --python-version 3.11 \
+	  --overrides requirements/overrides-cpu.txt --extra cpu --extra demo --extra dev pyproject.toml -o requirements/cpu.txt
+	UV_FIND_LINKS= $(UV) pip compile --quiet --upgrade --no-annotate --no-header --python-version 3.11 \
+	  --python-platform x86_64-manylinux_2_28 --overrides requirements/overrides-cuda.txt --extra cuda pyproject.toml -o requirements/cuda.txt
+
+clean:
+	rm -rf $(VENV) runs
