@@ -28,9 +28,9 @@ stays in Ray's own logs; what they raise reaches the driver."""
 def connected() -> Iterator[None]:
     """Ray for the length of a `with`.
 
-    Inside a submitted job Ray sets `RAY_ADDRESS`, and that cluster is joined. Otherwise an embedded one is started, which
-    no other process joins, and ended with everything that runs in it. It declares at least eight logical CPUs: the bundles of
-    Ray Data, Ray Train and vLLM ask for whole ones each, and share what the laptop really has.
+    Inside a submitted job Ray sets `RAY_ADDRESS`, and that cluster is joined. Otherwise an embedded one is started,
+    which no other process joins, and ended with everything that runs in it. It declares at least eight logical CPUs:
+    the bundles of Ray Data, Ray Train and vLLM ask for whole ones each, and share what the laptop really has.
     """
     if ray.is_initialized():
         yield

@@ -59,8 +59,8 @@ def curate(recipe: Recipe, run: Run) -> None:
     if len(kept) < minimum:
         funnel = ", ".join(f"{name.removeprefix('dropped_')} {n}" for name, n in counts.items() if name != "captured")
         raise UserError(
-            f"{len(kept)} of {table.num_rows} records are left after filtering ({funnel or 'none dropped'}), and at least"
-            f" {minimum} are needed: add data, or look at the task's prompt and choices"
+            f"{len(kept)} of {table.num_rows} records are left after filtering ({funnel or 'none dropped'}), and at"
+            f" least {minimum} are needed: add data, or look at the task's prompt and choices"
         )
 
     groups = near_duplicate_groups(

@@ -1,3 +1,3 @@
-"""Distil a large language model into a small student for one narrow task, and serve it with a teacher to fall back on."""
+"""Distil a large language model into a small student for one narrow task; serve it with a teacher to fall back on."""
 
 __version__ = "0.1.0"

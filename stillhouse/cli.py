@@ -1,4 +1,7 @@
-"""`stillhouse`: the commands. They start the jobs by name, as a cluster does, so that a laptop and a cluster run one path."""
+"""`stillhouse`: the commands.
+
+They start the jobs by name, as a cluster does, so that a laptop and a cluster run one path.
+"""
 
 from __future__ import annotations
 
@@ -150,7 +153,8 @@ def _job(step: str, recipe: Path, run: str | None) -> None:
 def _start(module: str, words: list[str]) -> NoReturn:
     """Run a module as a process of its own and end with its exit status.
 
-    Ctrl-C reaches it by itself, being in the same process group; SIGTERM is passed on. Either way its end is waited for.
+    Ctrl-C reaches it by itself, being in the same process group; SIGTERM is passed on. Either way its end is waited
+    for.
     """
     process = subprocess.Popen([sys.executable, "-m", module, *words])
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -7,6 +7,8 @@ import hashlib
 import io
 import json
 import random
+import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,6 +20,8 @@ from stillhouse.resources import SCHEME, package_file
 from stillhouse.run import digest
 from stillhouse.storage import open_storage
 from stillhouse.task import gold_answer
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -59,36 +63,38 @@ def load_records(recipe: Recipe) -> list[Record]:
     A row's id is its `id` column, or the hash of its prompt columns and of how often they came before.
 
     Raises:
-        UserError: no rows, a malformed row (with its number), a missing column, a label outside the choices, an id twice.
+        UserError: no rows, a malformed row (with its number), a missing column, a label outside the choices, an id
+            twice.
     """
     data, path = recipe.data, recipe.data.path
     columns = recipe.task.fields()
     needed = list(dict.fromkeys([*columns, *data.where, *([data.label] if data.label else [])]))
     records: list[Record] = []
-    seen: dict[str, int] = {}
-    for number, row in _rows(path, source_bytes(path)):
+    seen: dict[str, str] = {}
+    repeats: Counter[str] = Counter()
+    for place, row in _rows(path, source_bytes(path)):
         for name in needed:
-            if row.get(name) is None and not (name == data.label and name in row):
-                raise UserError(
-                    f"data.path: {path}, row {number} has no column {name!r}; it has {', '.join(map(str, row))}"
-                )
-        if any(str(row[name]) != value for name, value in data.where.items()):
+            if name not in row:
+                raise UserError(f"data.path: {path}, {place} has no column {name!r}; it has {', '.join(map(str, row))}")
+            if row[name] is None and name != data.label:
+                raise UserError(f"data.path: {path}, {place} has nothing in the column {name!r}")
+        if any(_text(row[name]) != value for name, value in data.where.items()):
             continue
-        fields = {name: str(row[name]) for name in columns}
+        fields = {name: _text(row[name]) for name in columns}
         label = row[data.label] if data.label else None
         try:
-            gold = gold_answer(recipe, None if label is None else str(label))
+            gold = gold_answer(recipe, None if label is None else _text(label))
         except UserError as error:
-            raise UserError(f"data.path: {path}, row {number}: {error}") from error
+            raise UserError(f"data.path: {path}, {place}: {error}") from error
         if row.get("id") is not None:
-            identity = str(row["id"])
+            identity = _text(row["id"])
             if identity in seen:
-                raise UserError(f"data.path: {path}, rows {seen[identity]} and {number} have the same id {identity!r}")
-            seen[identity] = number
+                raise UserError(f"data.path: {path}, {seen[identity]} and {place} have the same id {identity!r}")
+            seen[identity] = place
         else:
             content = digest(fields)
-            seen[content] = seen.get(content, 0) + 1
-            identity = digest([content, seen[content]])[:16]
+            repeats[content] += 1
+            identity = digest([content, repeats[content]])[:16]
         records.append(Record(identity, len(records), fields, gold))
     if not records:
         kept = f" where {data.where}" if data.where else ""
@@ -99,8 +105,13 @@ def load_records(recipe: Recipe) -> list[Record]:
     return records
 
 
-def _rows(path: str, content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line or row number, from 1; columns)."""
+def _text(value: Any) -> str:
+    """A cell as text: numbers as they print, and booleans, lists and objects as JSON."""
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, bool | list | dict) else str(value)
+
+
+def _rows(path: str, content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(`line N` of a text or `row N` of a table, from 1; columns)."""
     suffix = PurePosixPath(path).suffix.lower()
     if suffix == ".parquet":
         import pyarrow
@@ -108,9 +119,9 @@ def _rows(path: str, content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
 
         try:
             table = pyarrow.parquet.read_table(pyarrow.BufferReader(content))
-        except pyarrow.ArrowException as error:
+        except (pyarrow.ArrowException, OSError) as error:
             raise UserError(f"data.path: {path} is not Parquet: {str(error).splitlines()[0]}") from error
-        yield from enumerate(table.to_pylist(), 1)
+        yield from ((f"row {number}", row) for number, row in enumerate(table.to_pylist(), 1))
         return
     try:
         text = content.decode("utf-8-sig")
@@ -123,7 +134,7 @@ def _rows(path: str, content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
             for row in reader:
                 if None in row:
                     raise UserError(f"data.path: {path}, line {reader.line_num} has more columns than the header")
-                yield reader.line_num, row
+                yield f"line {reader.line_num}", row
         except csv.Error as error:
             raise UserError(f"data.path: {path}, line {reader.line_num} is not CSV: {error}") from error
     elif suffix in {".jsonl", ".ndjson", ".json"}:
@@ -136,6 +147,8 @@ def _rows(path: str, content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise UserError(f"data.path: {path}, line {number} is not JSON: {error.msg}") from error
             if not isinstance(value, dict):
                 raise UserError(f"data.path: {path}, line {number} is not a JSON object")
-            yield number, value
+            if "\\u" in raw and _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
+                raise UserError(f"data.path: {path}, line {number} holds half of a character: a lone surrogate")
+            yield f"line {number}", value
     else:
         raise UserError(f"data.path: {path} must end in .jsonl, .csv or .parquet")

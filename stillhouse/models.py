@@ -20,10 +20,11 @@ _WHOLE_BYTES = 32 << 20
 def resolve(model: str) -> str:
     """What transformers and vLLM load: a folder's path, or a Hugging Face name as it is.
 
-    A `.gguf` file (a path, or `pkg://package/file.gguf`) is dequantised into a float32 safetensors folder in the cache, once.
+    A `.gguf` file (a path, or `pkg://package/file.gguf`) is dequantised into a float32 safetensors folder in the
+    cache, once.
 
     Raises:
-        UserError: no such file or package.
+        UserError: no such file or package, or a file that cannot be converted.
     """
     path = package_file(model) if model.startswith(SCHEME) else Path(model).expanduser()
     if path.suffix == ".gguf":
@@ -66,7 +67,11 @@ def load_tokenizer(model: str) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise UserError(f"the model {model} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise UserError(f"the model {model} cannot be loaded: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _file_fingerprint(path: Path) -> str:
@@ -89,8 +94,11 @@ def _converted(gguf: Path) -> Path:
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        except (OSError, ValueError) as error:
+            raise UserError(f"the model {gguf} cannot be converted: {_first_line(error)}") from error
         # The weights are plain float32 by now; the mark of their origin would keep them from being saved.
         model.hf_quantizer.remove_quantization_config(model)
         whole = Path(temporary) / "model"

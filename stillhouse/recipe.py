@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import difflib
 import string
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -21,7 +22,28 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,48}[a-z0
 class Section(BaseModel):
     """A part of the recipe: read only, and without unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if problems := list(self.problems()):
+            raise Disagreement(problems)
+        return self
+
+    def problems(self) -> Iterator[str]:
+        """What is wrong between keys that are each right by themselves."""
+        return iter(())
+
+
+class Disagreement(ValueError):
+    """Problems between the keys of a section; pydantic takes but one error from a validator."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+SectionT = TypeVar("SectionT", bound=Section)
 
 
 class Message(Section):
@@ -54,30 +76,41 @@ class Task(Section):
     json_schema: dict[str, Any] | None = Field(default=None, description="For `json`: the JSON schema of an answer.")
     max_tokens: int = Field(default=64, ge=1, le=32_768, description="Longest completion, in tokens.")
 
-    @model_validator(mode="after")
-    def _one_form(self) -> Task:
-        if (self.prompt is None) == (self.messages is None):
-            raise ValueError("give either `prompt` (plain text) or `messages` (chat), one of them")
+    def problems(self) -> Iterator[str]:
         if self.kind == "choices":
             answers = [choice.strip() for choice in self.choices]
             if len(answers) < 2:
-                raise ValueError("`choices` needs at least two choices")
-            if len(set(answers)) < len(answers) or "" in answers:
-                raise ValueError("`choices` must differ from each other, and none may be blank")
+                yield "`choices` needs at least two choices"
+            elif len(set(answers)) < len(answers) or "" in answers:
+                yield "`choices` must differ from each other, and none may be blank"
         elif self.choices:
-            raise ValueError(f"`choices` goes with `kind: choices`, not with `kind: {self.kind}`")
+            yield f"`choices` goes with `kind: choices`, not with `kind: {self.kind}`"
         if (self.kind == "json") != (self.json_schema is not None):
-            raise ValueError("`json_schema` goes with `kind: json`, and `kind: json` needs it")
+            yield "`json_schema` goes with `kind: json`, and `kind: json` needs it"
+        elif self.json_schema is not None:
+            yield from _schema_problems(self.json_schema)
+        if (self.prompt is None) == (self.messages is None):
+            yield "give either `prompt` (plain text) or `messages` (chat), one of them"
+        else:
+            yield from self._template_problems()
+
+    def _template_problems(self) -> Iterator[str]:
+        found = []
         for template in self.templates():
             try:
-                fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
+                parts = list(string.Formatter().parse(template))
             except ValueError as error:
-                raise ValueError(f"the template {template[:60]!r} is malformed: {error}") from error
-            if any(not field.isidentifier() for field in fields):
-                raise ValueError(f"the template {template[:60]!r} may hold only plain `{{column}}` fields")
-        if not self.fields():
-            raise ValueError("the template has no `{column}`, so that every prompt would be the same")
-        return self
+                yield f"the template {template[:60]!r} is malformed: {error}"
+                return
+            found += [part for part in parts if part[1] is not None]
+        if not found:
+            yield "the template has no `{column}`, so that every prompt would be the same"
+        for _, field, spec, conversion in found:
+            if not (field or "").isidentifier() or spec or conversion:
+                yield (
+                    f"`{{{field}{f'!{conversion}' if conversion else ''}{f':{spec}' if spec else ''}}}` is not a plain"
+                    " `{column}`; a brace that is meant is written twice"
+                )
 
     def templates(self) -> list[str]:
         """The texts that hold `{column}` fields."""
@@ -135,11 +168,9 @@ class Engine(Section):
     kv_cache_gb: float = Field(default=1.0, gt=0, description="On a CPU: memory for the KV cache, in GiB.")
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1, description="On a GPU: share of its memory to use.")
 
-    @model_validator(mode="after")
-    def _parallel_needs_gpus(self) -> Engine:
+    def problems(self) -> Iterator[str]:
         if self.device == "cpu" and self.tensor_parallel_size * self.pipeline_parallel_size > 1:
-            raise ValueError("tensor_parallel_size and pipeline_parallel_size above 1 need `device: cuda`")
-        return self
+            yield "tensor_parallel_size and pipeline_parallel_size above 1 need `device: cuda`"
 
 
 class Teacher(Section):
@@ -147,7 +178,8 @@ class Teacher(Section):
 
     model: str = Field(
         min_length=1,
-        description="A Hugging Face name, a folder, or `pkg://package/file.gguf` (converted once to safetensors, and cached).",
+        description="A Hugging Face name, a folder, or `pkg://package/file.gguf` (converted once to safetensors,"
+        " and cached).",
     )
     engine: Engine = Field(default_factory=Engine, description="How vLLM runs the teacher.")
 
@@ -174,11 +206,9 @@ class Curation(Section):
     test: float = Field(default=0.15, gt=0, lt=1, description="Share of records to evaluate on.")
     min_records: int = Field(default=50, ge=50, description="Fewer records than this after filtering stop the run.")
 
-    @model_validator(mode="after")
-    def _train_is_left(self) -> Curation:
+    def problems(self) -> Iterator[str]:
         if self.validation + self.calibration + self.test > 0.8:
-            raise ValueError("validation, calibration and test together may take at most 0.8 of the records")
-        return self
+            yield "validation, calibration and test together may take at most 0.8 of the records"
 
 
 class StudentInit(Section):
@@ -193,11 +223,9 @@ class StudentInit(Section):
     )
     model: str | None = Field(default=None, description="For `pretrained`: a Hugging Face name or a folder.")
 
-    @model_validator(mode="after")
-    def _model_goes_with_pretrained(self) -> StudentInit:
+    def problems(self) -> Iterator[str]:
         if (self.kind == "pretrained") != (self.model is not None):
-            raise ValueError("`model` goes with `kind: pretrained`, and `kind: pretrained` needs it")
-        return self
+            yield "`model` goes with `kind: pretrained`, and `kind: pretrained` needs it"
 
 
 class Student(Section):
@@ -228,16 +256,14 @@ class Student(Section):
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="What the workers train on.")
     checkpoint_every: int = Field(default=50, ge=1, description="Optimizer steps between two checkpoints.")
 
-    @model_validator(mode="after")
-    def _batches_divide(self) -> Student:
+    def problems(self) -> Iterator[str]:
         if self.batch_size % (self.workers * self.micro_batch_size):
-            raise ValueError(
+            yield (
                 f"batch_size ({self.batch_size}) must be a multiple of workers × micro_batch_size"
                 f" ({self.workers} × {self.micro_batch_size})"
             )
         if self.kd_weight + self.ce_weight <= 0:
-            raise ValueError("kd_weight and ce_weight must not both be zero")
-        return self
+            yield "kd_weight and ce_weight must not both be zero"
 
 
 class Evaluation(Section):
@@ -289,21 +315,32 @@ class Recipe(Section):
     serving: Serving = Field(default_factory=Serving, description="The endpoint.")
     prices: Prices = Field(default_factory=Prices, description="What tokens cost.")
 
-    @model_validator(mode="after")
-    def _parts_agree(self) -> Recipe:
-        problems = []
-        if self.data.labels and self.data.label is None:
-            problems.append("`data.labels` maps the values of `data.label`, which is not given")
-        if self.task.kind == "choices":
-            answers = {choice.strip() for choice in self.task.choices}
-            for value, answer in self.data.labels.items():
-                if answer.strip() not in answers:
-                    problems.append(f"`data.labels.{value}` is {answer!r}, which is not one of `task.choices`")
-        if self.evaluation.against == "gold" and self.data.label is None:
-            problems.append("`evaluation.against: gold` needs `data.label`")
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
+    def problems(self) -> Iterator[str]:
+        return _section_problems(self.task, self.data, self.evaluation)
+
+
+def _section_problems(task: Task | None, data: Data | None, evaluation: Evaluation | None) -> Iterator[str]:
+    """What is wrong between sections; one that is None is wrong by itself, and compared with nothing."""
+    if data is None:
+        return
+    if data.labels and data.label is None:
+        yield "`data.labels` maps the values of `data.label`, which is not given"
+    if task is not None and task.kind == "choices":
+        answers = {choice.strip() for choice in task.choices}
+        for value, answer in data.labels.items():
+            if answer.strip() not in answers:
+                yield f"`data.labels.{value}` is {answer!r}, which is not one of `task.choices`"
+    if evaluation is not None and evaluation.against == "gold" and data.label is None:
+        yield "`evaluation.against: gold` needs `data.label`"
+
+
+def _schema_problems(schema: dict[str, Any]) -> Iterator[str]:
+    import jsonschema
+
+    try:
+        jsonschema.validators.validator_for(schema).check_schema(schema)
+    except jsonschema.SchemaError as error:
+        yield f"`json_schema` is not a JSON schema: {error.message}"
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -340,8 +377,10 @@ def parse_recipe(text: str, *, source: str, folder: Path | None = None) -> Recip
     try:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
-        problems = "\n".join(f"  {problem}" for problem in _problems(error))
-        raise UserError(f"the recipe {source} has {error.error_count()} problem(s):\n{problems}") from error
+        problems = _problems(error, raw)
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise UserError(f"the recipe {source} has {count}:\n{lines}") from error
     return _anchor(recipe, folder) if folder else recipe
 
 
@@ -357,8 +396,8 @@ def _anchor(recipe: Recipe, folder: Path) -> Recipe:
         return str((folder / value).resolve())
 
     data_path = recipe.data.path
-    if "://" not in data_path and not Path(data_path).is_absolute():
-        data_path = str((folder / data_path).resolve())
+    if "://" not in data_path:
+        data_path = str((folder / Path(data_path).expanduser()).resolve())
     init = recipe.student.init.model_copy(update={"model": absolute(recipe.student.init.model)})
     return recipe.model_copy(
         update={
@@ -369,9 +408,15 @@ def _anchor(recipe: Recipe, folder: Path) -> Recipe:
     )
 
 
-def _problems(error: ValidationError) -> list[str]:
+def _problems(error: ValidationError, raw: dict[str, Any]) -> list[str]:
     """One line a problem: where in the YAML, and what is wrong."""
     lines = []
+    if all(problem["loc"] for problem in error.errors()):
+        # Pydantic compares the sections only once each is right: compare those that are.
+        found = _section_problems(
+            _alone(Task, raw.get("task")), _alone(Data, raw.get("data")), _alone(Evaluation, raw.get("evaluation", {}))
+        )
+        lines += [f"recipe: {problem}" for problem in found]
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"]) or "recipe"
         if problem["type"] == "extra_forbidden":
@@ -381,12 +426,21 @@ def _problems(error: ValidationError) -> list[str]:
             lines.append(f"{where}: unknown key{hint}")
         elif problem["type"] == "missing":
             lines.append(f"{where}: required, but not given")
+        elif isinstance(cause := problem.get("ctx", {}).get("error"), Disagreement):
+            lines += [f"{where}: {found}" for found in cause.problems]
         else:
-            message = problem["msg"].removeprefix("Value error, ")
+            message = problem["msg"]
             given = problem["input"]
             shown = f" (got {given!r})" if isinstance(given, (str, int, float, bool)) else ""
             lines.append(f"{where}: {message[0].lower()}{message[1:]}{shown}")
     return lines
+
+
+def _alone(model: type[SectionT], raw: Any) -> SectionT | None:
+    try:
+        return model.model_validate(raw)
+    except ValidationError:
+        return None
 
 
 def _known_keys(path: list[str | int]) -> list[str]:

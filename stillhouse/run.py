@@ -1,7 +1,8 @@
 """A run: the folder that holds the artifacts of one recipe, and the manifests that commit them.
 
-Every step owns one sub-folder. Its `manifest.json` is written last, so that a step is finished exactly when its manifest is
-there; the manifest holds the hashes of what the step was made from, so that a step is up to date exactly when they still match.
+Every step owns one sub-folder. Its `manifest.json` is written last, so that a step is finished exactly when its
+manifest is there; the manifest holds the hashes of what the step was made from, so that a step is up to date exactly
+when they still match.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import tempfile
 import time
@@ -146,17 +148,24 @@ class Run:
         return Status(step, "done", "", manifest)
 
     def fetch(self, step: Step) -> Path:
-        """A local folder with the step's files: the folder itself when local, else a download kept by content hash."""
-        if isinstance(self.storage, LocalStorage):
-            return self.storage.path(step)
+        """A local folder with the step's files: the folder itself when local, else a download kept by content hash.
+
+        Raises:
+            UserError: the step has not finished, or does not hold what its manifest says.
+        """
         manifest = self.manifest(step)
         if manifest is None:
             raise UserError(f"{self.uri} has no finished {step}")
+        if isinstance(self.storage, LocalStorage):
+            return self.storage.path(step)
         folder = cache_folder("runs") / manifest.content_hash()
         if not (folder / MANIFEST).exists():
             folder.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
                 whole = self.storage.download(step, Path(temporary) / step)
+                for entry in manifest.files:
+                    if not (whole / entry.path).is_file() or file_sha256(whole / entry.path) != entry.sha256:
+                        raise UserError(f"{self.uri}/{step}/{entry.path} is not what the manifest says: make it again")
                 try:
                     whole.rename(folder)
                 except OSError:  # another process was first: its copy is the same
@@ -165,7 +174,7 @@ class Run:
         return folder
 
     def clear(self, step: Step) -> None:
-        """Remove a step that is to be made again: its manifest first, so that a half-removed step is not a finished one."""
+        """Remove a step that is to be made again: its manifest first, so that one half removed is not a finished one."""
         self.storage.delete(f"{step}/{MANIFEST}")
         self.storage.delete_folder(step)
 
@@ -200,6 +209,8 @@ class Run:
 
     def _entries(self, step: Step) -> Iterable[FileEntry]:
         for key in self.storage.list(step):
+            if key == f"{step}/{MANIFEST}":  # an older one is about to be replaced
+                continue
             if isinstance(self.storage, LocalStorage):
                 path = self.storage.path(key)
                 size, sha256 = path.stat().st_size, file_sha256(path)
@@ -224,7 +235,7 @@ def made_by(seed: int) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     here = Path(__file__).resolve().parent
-    if (here.parent / ".git").exists():
+    if (here.parent / ".git").exists() and shutil.which("git"):
         found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
         if found.returncode == 0:
             versions["git_commit"] = found.stdout.strip()

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from stillhouse.errors import StorageError, UserError
 
@@ -94,29 +95,30 @@ class LocalStorage(Storage):
         return self.folder / _checked(key)
 
     def read(self, key: str) -> bytes:
-        try:
-            with self._told(key):
+        with _disk(self.uri, key):
+            try:
                 return self.path(key).read_bytes()
-        except FileNotFoundError as error:
-            raise KeyError(key) from error
+            except FileNotFoundError as error:
+                raise KeyError(key) from error
 
     def write(self, key: str, data: bytes) -> None:
         target = self.path(key)
-        with self._told(key):
+        temporary = target.parent / f"{self._TEMPORARY}{uuid4().hex}"
+        with _disk(self.uri, key):
             target.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=self._TEMPORARY, dir=target.parent)
             try:
-                with os.fdopen(handle, "wb") as file:
+                # Not `tempfile`, whose files nobody else may read: a run is often shared.
+                with temporary.open("xb") as file:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
-                os.replace(temporary, target)
+                temporary.replace(target)
             except BaseException:
-                Path(temporary).unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
                 raise
 
     def exists(self, key: str) -> bool:
-        with self._told(key):
+        with _disk(self.uri, key):
             return self.path(key).is_file()
 
     def list(self, prefix: str = "") -> list[str]:
@@ -128,32 +130,28 @@ class LocalStorage(Storage):
         )
 
     def delete(self, key: str) -> None:
-        with self._told(key):
+        with _disk(self.uri, key):
             self.path(key).unlink(missing_ok=True)
+
+    def delete_folder(self, prefix: str) -> None:
+        # The temporary files of writes that were killed go too.
+        with _disk(self.uri, prefix):
+            if (folder := self.path(prefix)).is_dir():
+                shutil.rmtree(folder)
 
     def download(self, prefix: str, folder: Path) -> Path:
         source = self.path(prefix)
         if source != folder.resolve():
             for key in self.list(prefix):
-                target = folder / PurePosixPath(key).relative_to(prefix)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(self.read(key))
+                inside = str(PurePosixPath(key).relative_to(prefix))
+                with _disk(str(folder), inside):
+                    (folder / inside).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(self.path(key), folder / inside)
         return folder
 
     def upload(self, folder: Path, prefix: str) -> None:
         for path in _files(folder):
             self.write(f"{prefix}/{path.relative_to(folder).as_posix()}", path.read_bytes())
-
-    @contextmanager
-    def _told(self, key: str) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise StorageError(f"no space left on the disk of {self.uri}, needed for {key}") from error
-            raise StorageError(f"{self.uri}/{key} cannot be used: {error.strerror or error}") from error
 
 
 class S3Storage(Storage):
@@ -172,7 +170,11 @@ class S3Storage(Storage):
         # Made where it is used, since a client does not survive pickling to a Ray worker.
         if not hasattr(self, "_made_client"):
             retries: Any = {"mode": "standard", "max_attempts": 5}
-            self._made_client = boto3.client("s3", config=Config(retries=retries, connect_timeout=10, read_timeout=60))
+            config = Config(retries=retries, connect_timeout=10, read_timeout=60)
+            try:
+                self._made_client = boto3.client("s3", config=config)
+            except ValueError as error:
+                raise StorageError(f"{self.uri} cannot be reached: {error}") from error
         return self._made_client
 
     def __getstate__(self) -> dict[str, Any]:
@@ -222,10 +224,10 @@ class S3Storage(Storage):
 
     def download(self, prefix: str, folder: Path) -> Path:
         for key in self.list(prefix):
-            target = folder / PurePosixPath(key).relative_to(prefix)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with self._told(key):
-                self._client.download_file(self.bucket, self._key(key), str(target))
+            inside = str(PurePosixPath(key).relative_to(prefix))
+            with self._told(key), _disk(str(folder), inside):
+                (folder / inside).parent.mkdir(parents=True, exist_ok=True)
+                self._client.download_file(self.bucket, self._key(key), str(folder / inside))
         return folder
 
     def upload(self, folder: Path, prefix: str) -> None:
@@ -246,16 +248,29 @@ class S3Storage(Storage):
             raise StorageError(
                 f"{self.uri} needs credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             ) from error
-        except ClientError as error:
-            code = error.response["Error"]["Code"]
+        except (ClientError, BotoCoreError, Boto3Error) as error:
+            # A failed upload hides S3's answer behind an error of its own.
+            answer = error if isinstance(error, ClientError) else error.__context__
+            if not isinstance(answer, ClientError):
+                raise StorageError(f"{self.uri} cannot be reached: {' '.join(str(error).split())}") from error
+            code = answer.response["Error"]["Code"]
             why = {
                 "AccessDenied": "access is denied",
                 "403": "access is denied",
                 "NoSuchBucket": f"the bucket {self.bucket} does not exist",
             }.get(code, f"S3 answered {code}")
             raise StorageError(f"{self.uri}/{key} cannot be used: {why}") from error
-        except (BotoCoreError, Boto3Error) as error:
-            raise StorageError(f"{self.uri} cannot be reached: {error}") from error
+
+
+@contextmanager
+def _disk(folder: str, key: str) -> Iterator[None]:
+    """Tell what the disk refused of `key` in `folder`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise StorageError(f"no space left on the disk of {folder}, needed for {key}") from error
+        raise StorageError(f"{folder}/{key} cannot be used: {error.strerror or error}") from error
 
 
 def _files(folder: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import shutil
 import tempfile
 from pathlib import Path
@@ -18,8 +19,8 @@ _PACKAGES = ("stillhouse", "ray_jobs", "services")
 def submit(recipe: Path, run: str, address: str) -> int:
     """Run `python -m ray_jobs.pipeline` on the cluster at `address`, printing its logs.
 
-    The cluster gets this installation's own code, the recipe, and the data if it is a local file; it must bring the libraries
-    and reach the teacher and the run by the same names.
+    The cluster gets this installation's own code, the recipe, and the data if it is a local file; it must bring the
+    libraries and reach the teacher and the run by the same names.
 
     Returns:
         0, or the job's exit status.
@@ -27,12 +28,12 @@ def submit(recipe: Path, run: str, address: str) -> int:
     Raises:
         UserError: the cluster cannot be reached, or `run` is a local path that it could not share.
     """
-    from ray.job_submission import JobStatus, JobSubmissionClient
-
     if "://" not in run and not Path(run).is_absolute():
         raise UserError(
             f"--run {run} is relative, which means nothing on the cluster: give s3://bucket/prefix or a shared path"
         )
+    from ray.job_submission import JobStatus, JobSubmissionClient
+
     try:
         client = JobSubmissionClient(address)
     except (ConnectionError, RuntimeError) as error:
@@ -41,7 +42,7 @@ def submit(recipe: Path, run: str, address: str) -> int:
         folder = Path(temporary)
         _pack(recipe, folder)
         job = client.submit_job(
-            entrypoint=f"python -m ray_jobs.pipeline --recipe recipe.yaml --run {run}",
+            entrypoint=f"python -m ray_jobs.pipeline --recipe recipe.yaml --run {shlex.quote(run)}",
             runtime_env={"working_dir": str(folder)},
         )
         print(f"submitted {job} to {address}", flush=True)

@@ -1,7 +1,7 @@
 """Capture a recipe's prompts: the teacher's completions with top-k logprobs, by vLLM engines in Ray Data actors.
 
-The work is cut into parts that depend on nothing but the recipe and the data. A part is written whole or not at all; a restart does
-only what is missing; the manifest comes last.
+The work is cut into parts that depend on nothing but the recipe and the data. A part is written whole or not at all; a
+restart does only what is missing; the manifest comes last.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stillhouse.data import Record, load_records
 from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe
 from stillhouse.run import Run, digest
-from stillhouse.signal.schema import description_of, read_table
+from stillhouse.signal.schema import RECORD_SCHEMA, description_of, read_table
 
 
 def capture(recipe: Recipe, run: Run) -> None:
@@ -42,9 +42,10 @@ def capture(recipe: Recipe, run: Run) -> None:
 
     size = recipe.capture.part_size
     parts = [records[start : start + size] for start in range(0, len(records), size)]
+    # Before any part goes, so that a capture without all its parts is not a finished one.
+    run.storage.delete("capture/manifest.json")
     counts = _finished_parts(run, parts, made_from)
     missing = [i for i in range(len(parts)) if i not in counts]
-    run.storage.delete("capture/manifest.json")
     if missing:
         before = sum(len(parts[i]) for i in counts)
         if before:
@@ -72,11 +73,17 @@ def _finished_parts(run: Run, parts: Sequence[Sequence[Record]], made_from: str)
     counts: dict[int, Counter[str]] = {}
     expected = {part_key(i): i for i in range(len(parts))}
     for key in run.storage.list("capture/parts"):
+        data = run.storage.read(key)
         try:
-            table = read_table(run.storage.read(key), name=key)
+            table = read_table(data, name=key)
         except UserError:
             table = None
-        if table is None or key not in expected or description_of(table).get("made_from") != made_from:
+        if (
+            table is None
+            or key not in expected
+            or description_of(table).get("made_from") != made_from
+            or not table.schema.equals(RECORD_SCHEMA)
+        ):
             run.storage.delete(key)
             continue
         part = expected[key]

@@ -14,6 +14,9 @@ SPLITS = ("train", "validation", "calibration", "test")
 def assign_splits(groups: Sequence[int], strata: Sequence[str], *, shares: Mapping[str, float], seed: int) -> list[str]:
     """Put every group whole into one split, each split with about its share of every stratum.
 
+    Group after group goes to the split that is furthest below its share. One stratum follows the other, so that answers
+    too rare for a record in every split are spread as well, and the splits stay alike.
+
     Args:
         groups: [records], the near-duplicate group of each record.
         strata: [records], the answer of each record; a group counts for the stratum of its first record.
@@ -31,23 +34,22 @@ def assign_splits(groups: Sequence[int], strata: Sequence[str], *, shares: Mappi
     by_stratum: dict[str, list[int]] = defaultdict(list)
     for group, records in members.items():
         by_stratum[strata[records[0]]].append(group)
+    draw = random.Random(seed)
+    wanted = {**shares, "train": 1 - sum(shares.values())}
+    lacking = {split: draw.uniform(-0.5, 0.5) for split in SPLITS}
     chosen = [""] * len(groups)
-    for stratum in sorted(by_stratum):
-        order = sorted(by_stratum[stratum])
-        random.Random(f"{seed}/{stratum}").shuffle(order)
-        size = sum(len(members[group]) for group in order)
-        bounds, end = [], 0.0
-        for split in ("test", "calibration", "validation"):
-            end += shares[split] * size
-            bounds.append((end, split))
-        taken = 0
+    strata_in_order = sorted(by_stratum)
+    draw.shuffle(strata_in_order)
+    for stratum in strata_in_order:
+        order = by_stratum[stratum]
+        draw.shuffle(order)
         for group in order:
-            # The middle of the group decides, so that groups on a border go to the side where most of them lies.
-            middle = taken + len(members[group]) / 2
-            split = next((name for bound, name in bounds if middle <= bound), "train")
+            for split, share in wanted.items():
+                lacking[split] += share * len(members[group])
+            most = max(SPLITS, key=lambda split: lacking[split])
+            lacking[most] -= len(members[group])
             for record in members[group]:
-                chosen[record] = split
-            taken += len(members[group])
+                chosen[record] = most
     for split in SPLITS:
         if split not in chosen:
             raise UserError(f"too few distinct records to split: none is left for {split}")

@@ -1,1 +1,1 @@
-"""The teacher's signal: its completions with their token distributions, as they are stored and aligned with a student."""
+"""The teacher's signal: completions with their token distributions, as they are stored and aligned with a student."""

@@ -29,17 +29,15 @@ def require_same_tokens(teacher: Any, student: Any) -> None:
     """Compare two tokenizers' token→id maps and their end-of-sequence tokens.
 
     Raises:
-        UserError: they differ; it names the first token that does.
+        UserError: they differ; it names the token with the lowest number that does.
     """
     of_teacher, of_student = teacher.get_vocab(), student.get_vocab()
-    if of_teacher != of_student:
-        differing = (token for token in of_teacher if of_student.get(token) != of_teacher[token])
-        token = next(differing, None)
-        if token is None:
-            token = next(token for token in of_student if token not in of_teacher)
+    # Pairs of token and id: what stands in one map alone, or under two numbers.
+    if differing := of_teacher.items() ^ of_student.items():
+        token, _ = min(differing, key=lambda item: (item[1], item[0]))
         raise UserError(
-            f"the student's tokenizer is not the teacher's: the token {token!r} is {_told(of_teacher.get(token))} in the teacher"
-            f" and {_told(of_student.get(token))} in the student; take a student of the teacher's family,"
+            f"the student's tokenizer is not the teacher's: the token {token!r} is {_told(of_teacher.get(token))} in"
+            f" the teacher and {_told(of_student.get(token))} in the student; take a student of the teacher's family,"
             " or `student.init.kind: teacher_layers`"
         )
     if teacher.eos_token_id != student.eos_token_id:

@@ -31,8 +31,9 @@ RECORD_SCHEMA = pyarrow.schema(
         ("top_logprobs", pyarrow.list_(pyarrow.list_(pyarrow.float32()))),
     ]
 )
-"""One row a record. `fields` is the JSON object of the prompt's columns. `token_logprobs` [tokens] are the raw logprobs of the
-sampled tokens; `top_ids` and `top_logprobs` [tokens, <= k] the most probable tokens in rank order, finite entries only."""
+"""One row a record. `fields` is the JSON object of the prompt's columns. `token_logprobs` [tokens] are the raw logprobs
+of the sampled tokens; `top_ids` and `top_logprobs` [tokens, <= k] the most probable tokens in rank order, finite
+entries only."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Completion:
         finish_reason: `stop`, or `length` if it was cut off.
         token_logprobs: [tokens], raw (temperature-free) logprob of each sampled token, in nats.
         top_ids: [tokens, <= k], in rank order.
-        top_logprobs: [tokens, <= k], raw, in nats; under structured outputs normalised over the tokens that are allowed.
+        top_logprobs: [tokens, <= k], raw, in nats; under structured outputs normalised over the allowed tokens.
     """
 
     prompt_token_ids: list[int]
@@ -102,15 +103,18 @@ def write_table(table: pyarrow.Table, description: dict[str, Any]) -> bytes:
         _METADATA_KEY: json.dumps(description, sort_keys=True).encode(),
     }
     buffer = io.BytesIO()
-    pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
+    # A flipped bit in compressed numbers often decodes to other numbers; the checksums find it.
+    pyarrow.parquet.write_table(
+        table.replace_schema_metadata(metadata), buffer, compression="zstd", write_page_checksum=True
+    )
     return buffer.getvalue()
 
 
 def read_table(data: bytes, *, name: str) -> pyarrow.Table:
     """The table in a Parquet file; `name` says in errors which one. Raises `UserError` for a damaged file."""
     try:
-        return pyarrow.parquet.read_table(pyarrow.BufferReader(data))
-    except pyarrow.ArrowException as error:
+        return pyarrow.parquet.read_table(pyarrow.BufferReader(data), page_checksum_verification=True)
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{name} is damaged ({str(error).splitlines()[0]}): remove it to make it again") from error
 
 
