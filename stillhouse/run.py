@@ -174,7 +174,7 @@ class Run:
         return folder
 
     def clear(self, step: Step) -> None:
-        """Remove a step that is to be made again: its manifest first, so that one half removed is not a finished one."""
+        """Remove a step that is to be made again: its manifest first, so that half of it is not a finished one."""
         self.storage.delete(f"{step}/{MANIFEST}")
         self.storage.delete_folder(step)
 

@@ -55,8 +55,8 @@ def prompt_from_chat(task: Task, messages: Sequence[Mapping[str, Any]]) -> Promp
     fields = task.fields()
     if len(fields) > 1:
         raise UserError(
-            f"this model's prompt is made from {len(fields)} fields ({', '.join(fields)}), which one chat message cannot fill:"
-            " send the whole prompt to /v1/completions"
+            f"this model's prompt is made from {len(fields)} fields ({', '.join(fields)}), which one chat message"
+            " cannot fill: send the whole prompt to /v1/completions"
         )
     if len(messages) != 1 or messages[0].get("role") != "user":
         raise UserError(
@@ -65,18 +65,31 @@ def prompt_from_chat(task: Task, messages: Sequence[Mapping[str, Any]]) -> Promp
     content = messages[0].get("content")
     if isinstance(content, list):
         parts = [part.get("text") for part in content if isinstance(part, Mapping) and part.get("type") == "text"]
-        content = "".join(str(part) for part in parts) if len(parts) == len(content) else None
+        told = [part for part in parts if isinstance(part, str)]
+        content = "".join(told) if len(told) == len(content) else None
     if not isinstance(content, str):
         raise UserError("this model reads text alone: send the message's content as a string")
     return render(task, {fields[0]: content})
 
 
 def token_ids(prompt: Prompt, tokenizer: Any) -> list[int]:
-    """The prompt's token ids: plain text as the tokenizer encodes it, messages through its chat template."""
+    """The prompt's token ids: plain text as the tokenizer encodes it, messages through its chat template.
+
+    Raises:
+        UserError: the model has no chat template, or it refuses the messages.
+    """
     if prompt.text is not None:
         ids: list[int] = tokenizer(prompt.text)["input_ids"]
         return ids
-    rendered = tokenizer.apply_chat_template(list(prompt.messages or ()), tokenize=False, add_generation_prompt=True)
+    if not tokenizer.chat_template:
+        raise UserError("the model has no chat template: give `task.prompt` instead of `task.messages`")
+    from jinja2 import TemplateError
+
+    messages = list(prompt.messages or ())
+    try:
+        rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except TemplateError as error:
+        raise UserError(f"the model's chat template refuses the messages: {error}") from error
     # The template writes the special tokens itself.
     return list(tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
@@ -120,13 +133,15 @@ def gold_answer(recipe: Recipe, value: str | None) -> str | None:
     """A label as the answer it stands for, through `data.labels`; None where there is no label.
 
     Raises:
-        UserError: the label is none of the task's choices.
+        UserError: the label is none of the task's choices, or breaks its JSON schema.
     """
-    if value is None or value == "":
+    if value is None or not value.strip():
         return None
     mapped = recipe.data.labels.get(value, value)
     found = answer(recipe.task, mapped)
     if found is None:
+        if recipe.task.kind == "json":
+            raise UserError(f"the label {value!r} is not JSON that satisfies `task.json_schema`")
         allowed = ", ".join(repr(choice.strip()) for choice in recipe.task.choices)
         raise UserError(f"the label {value!r} is none of the choices {allowed}: map it in `data.labels`")
     return found
