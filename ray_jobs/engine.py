@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from stillhouse.models import resolve
+from stillhouse.models import load_tokenizer, resolve
 from stillhouse.recipe import Engine, Task
 from stillhouse.signal.schema import Completion
-from stillhouse.task import sampling, structured_outputs
+from stillhouse.task import decoding, logprobs_mode
 
 
 def actor_resources(engine: Engine, actors: int) -> dict[str, Any]:
@@ -25,9 +25,9 @@ def actor_resources(engine: Engine, actors: int) -> dict[str, Any]:
 
 
 class BatchEngine:
-    """One vLLM engine in this process."""
+    """One vLLM engine in this process, for one task."""
 
-    def __init__(self, model: str, engine: Engine, *, top_k: int) -> None:
+    def __init__(self, model: str, engine: Engine, task: Task, *, top_k: int) -> None:
         if engine.device == "cpu":
             os.environ["VLLM_CPU_KVCACHE_SPACE"] = f"{engine.kv_cache_gb:g}"
         # In this process, so that the engine ends with its actor and a kill leaves nothing behind.
@@ -38,6 +38,7 @@ class BatchEngine:
         self.version = vllm.__version__
         self.top_k = top_k
         self.max_model_len = engine.max_model_len
+        self._decoding = decoding(task, load_tokenizer(model))
         self._llm = vllm.LLM(
             model=resolve(model),
             dtype=engine.dtype,
@@ -46,6 +47,7 @@ class BatchEngine:
             tensor_parallel_size=engine.tensor_parallel_size,
             pipeline_parallel_size=engine.pipeline_parallel_size,
             max_logprobs=top_k,
+            logprobs_mode=logprobs_mode(task),
             enforce_eager=engine.device == "cpu",
             # Reused prefixes are not scored, so their logprobs would be lost.
             enable_prefix_caching=False,
@@ -59,8 +61,8 @@ class BatchEngine:
         """The type that the engine really computes in, such as `float32`."""
         return str(self._llm.llm_engine.model_config.dtype).removeprefix("torch.")
 
-    def complete(self, prompts: Sequence[Sequence[int]], task: Task) -> list[Completion]:
-        """Greedy completions under the task's contract.
+    def complete(self, prompts: Sequence[Sequence[int]]) -> list[Completion]:
+        """Completions under the task's contract.
 
         Args:
             prompts: token ids, each at most `max_model_len` less the task's `max_tokens`.
@@ -68,13 +70,10 @@ class BatchEngine:
         from vllm import SamplingParams
         from vllm.sampling_params import StructuredOutputsParams
 
-        constraint = structured_outputs(task)
-        parameters = SamplingParams(
-            **sampling(task),
-            logprobs=self.top_k,
-            flat_logprobs=True,
-            structured_outputs=StructuredOutputsParams(**constraint) if constraint else None,
-        )
+        settings = dict(self._decoding)
+        if constraint := settings.pop("structured_outputs", None):
+            settings["structured_outputs"] = StructuredOutputsParams(**constraint)
+        parameters = SamplingParams(**settings, logprobs=self.top_k, flat_logprobs=True)
         inputs = [{"prompt_token_ids": list(ids)} for ids in prompts]
         outputs = self._llm.generate(inputs, parameters, use_tqdm=False)
         return [_completion(output.prompt_token_ids, output.outputs[0]) for output in outputs]

@@ -29,7 +29,7 @@ from stillhouse.report import Lineage, Report, build_report, render_html
 from stillhouse.run import Run, made_by
 from stillhouse.signal.alignment import tokenizer_hash
 from stillhouse.signal.schema import Completion, read_table, write_table
-from stillhouse.task import answer, sampling, task_hash
+from stillhouse.task import answer, decoding, task_hash
 
 BATCH = 100
 """Records a call to the engine: enough to fill it, few enough to show progress."""
@@ -60,13 +60,14 @@ def evaluate(recipe: Recipe, run: Run) -> None:
         report = _report(recipe, run, predictions["test"], calibration, dataset.counts, inputs)
     except ValueError as error:
         raise UserError(str(error)) from error
+    tokenizer = models.load_tokenizer(str(run.fetch("student")))
     policy = Policy.from_calibration(
         calibration,
         against=evaluation.against,
         student_hash=student.content_hash(),
-        tokenizer_hash=tokenizer_hash(models.load_tokenizer(str(run.fetch("student")))),
+        tokenizer_hash=tokenizer_hash(tokenizer),
         task_hash=task_hash(recipe.task),
-        sampling=sampling(recipe.task),
+        sampling=decoding(recipe.task, tokenizer),
         versions=made_by(recipe.seed),
     )
     run.clear("evaluation")
@@ -83,20 +84,20 @@ def evaluate(recipe: Recipe, run: Run) -> None:
 class StudentWorker:
     """The actor that holds the student's engine."""
 
-    def __init__(self, run: Run, engine: Engine) -> None:
+    def __init__(self, run: Run, engine: Engine, task: Task) -> None:
         # Fetched here, since every node has a disk of its own.
-        self.engine = BatchEngine(str(run.fetch("student")), engine, top_k=1)
+        self.engine = BatchEngine(str(run.fetch("student")), engine, task, top_k=1)
 
-    def complete(self, prompts: list[list[int]], task: Task) -> list[Completion]:
+    def complete(self, prompts: list[list[int]]) -> list[Completion]:
         """As `BatchEngine.complete`."""
-        return self.engine.complete(prompts, task)
+        return self.engine.complete(prompts)
 
 
 def _predictions(recipe: Recipe, run: Run, rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[Prediction]]:
     """The student's answers beside the teacher's, for every split in `rows`."""
     say("evaluate", "starts the student")
     engine = recipe.student.engine
-    worker = ray.remote(StudentWorker).options(**actor_resources(engine, 1)).remote(run, engine)
+    worker = ray.remote(StudentWorker).options(**actor_resources(engine, 1)).remote(run, engine, recipe.task)
     progress = Progress("evaluate", sum(map(len, rows.values())), "records")
     predictions: dict[str, list[Prediction]] = {}
     try:
@@ -105,7 +106,7 @@ def _predictions(recipe: Recipe, run: Run, rows: dict[str, list[dict[str, Any]]]
             for start in range(0, len(records), BATCH):
                 batch = records[start : start + BATCH]
                 prompts = [row["prompt_token_ids"] for row in batch]
-                completions = ray.get(worker.complete.remote(prompts, recipe.task))
+                completions = ray.get(worker.complete.remote(prompts))
                 predictions[split] += [
                     _prediction(recipe.task, row, completion)
                     for row, completion in zip(batch, completions, strict=True)

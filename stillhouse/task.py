@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe, Task
@@ -106,6 +106,30 @@ def structured_outputs(task: Task) -> dict[str, Any] | None:
     if task.kind == "json":
         return {"json": task.json_schema}
     return None
+
+
+def decoding(task: Task, tokenizer: Any) -> dict[str, Any]:
+    """Everything that decides how a completion is drawn, in the names of vLLM's requests; the same for teacher and student.
+
+    A choice can be spelled by many token sequences, and a model spreads its probability over them. Only the tokens of the
+    choices' own spelling are allowed beside the end of the sequence, so that the probability of an answer is that of one sequence.
+    """
+    settings = sampling(task)
+    constraint = structured_outputs(task)
+    if constraint:
+        settings["structured_outputs"] = constraint
+    if task.kind == "choices":
+        spelled = {
+            token for choice in task.choices for token in tokenizer(choice, add_special_tokens=False)["input_ids"]
+        }
+        settings["allowed_token_ids"] = sorted({*spelled, tokenizer.eos_token_id})
+    return settings
+
+
+def logprobs_mode(task: Task) -> Literal["raw_logprobs", "processed_logprobs"]:
+    """Which logprobs vLLM reports: for `choices` those after `allowed_token_ids` was applied, so that they are normalised over
+    what can be answered (decoding is greedy, so no temperature is in them); else the model's raw ones."""
+    return "processed_logprobs" if task.kind == "choices" else "raw_logprobs"
 
 
 def answer(task: Task, completion: str) -> str | None:

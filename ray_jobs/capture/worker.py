@@ -34,7 +34,7 @@ class CaptureWorker:
     def __init__(self, recipe: Recipe, run: Run, made_from: str) -> None:
         self.recipe, self.run = recipe, run
         self.tokenizer = load_tokenizer(recipe.teacher.model)
-        self.engine = BatchEngine(recipe.teacher.model, recipe.teacher.engine, top_k=recipe.capture.top_k)
+        self.engine = BatchEngine(recipe.teacher.model, recipe.teacher.engine, recipe.task, top_k=recipe.capture.top_k)
         self.description = PartDescription(
             made_from=made_from,
             model=recipe.teacher.model,
@@ -54,7 +54,7 @@ class CaptureWorker:
         prompts = [token_ids(render(task, record.fields), self.tokenizer) for record in records]
         longest = self.engine.max_model_len - task.max_tokens
         fitting = [(record, ids) for record, ids in zip(records, prompts, strict=True) if len(ids) <= longest]
-        completions = self.engine.complete([ids for _, ids in fitting], task)
+        completions = self.engine.complete([ids for _, ids in fitting])
         rows = [to_row(record, completion) for (record, _), completion in zip(fitting, completions, strict=True)]
         self.run.storage.write(part_key(part), write_part(rows, self.description))
         return {

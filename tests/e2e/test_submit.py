@@ -1,0 +1,59 @@
+"""The pipeline, handed to a real Ray cluster, with its run on a real S3 server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stillhouse.lineage import statuses
+from stillhouse.policy import Policy
+from stillhouse.recipe import load_recipe
+from stillhouse.run import STEPS, Run
+
+pytestmark = pytest.mark.slow
+
+
+def _submit(recipe: Path, run: str, address: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "stillhouse.cli", "submit", str(recipe), "--run", run, "--address", address]
+    return subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
+
+
+def test_submitted_pipeline_makes_a_whole_run_on_s3(small_recipe: Path, dashboard: str, s3: Callable[[], str]) -> None:
+    run = Run.open(s3())
+
+    first = _submit(small_recipe, run.uri, dashboard)
+
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "[capture]" in first.stdout, "the job's logs are followed"
+    manifests = {step: run.manifest(step) for step in STEPS}
+    assert all(manifests.values())
+    capture = manifests["capture"]
+    assert capture is not None
+    assert capture.counts["records"] == 160
+    policy = Policy.load(run.storage.read("evaluation/policy.json"))
+    student = manifests["student"]
+    assert student is not None
+    assert policy.student_hash == student.content_hash()
+    report = json.loads(run.storage.read("evaluation/report.json"))
+    assert report["quality"]["teacher"]["n"] == report["test_n"] > 0
+    assert [status.state for status in statuses(load_recipe(small_recipe), run)] == ["done"] * 4
+
+    again = _submit(small_recipe, run.uri, dashboard)
+
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert again.stdout.count("up to date, skipped") == 4
+    assert run.manifest("student") == student
+
+    other = small_recipe.with_name("other.yaml")
+    other.write_text(small_recipe.read_text().replace("name: movie-reviews", "name: other"))
+    refused = _submit(other, run.uri, dashboard)
+
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert "was made by the recipe 'movie-reviews', not by 'other'" in refused.stdout
+    assert "Traceback" not in refused.stdout + refused.stderr
+    assert run.manifest("student") == student, "finished artifacts are untouched"
