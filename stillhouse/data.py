@@ -132,8 +132,9 @@ def _rows(path: str, content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
         reader = csv.DictReader(io.StringIO(text, newline=""))
         try:
             for row in reader:
-                if None in row:
-                    raise UserError(f"data.path: {path}, line {reader.line_num} has more columns than the header")
+                if None in row or None in row.values():
+                    than = "more" if None in row else "fewer"
+                    raise UserError(f"data.path: {path}, line {reader.line_num} has {than} columns than the header")
                 yield f"line {reader.line_num}", row
         except csv.Error as error:
             raise UserError(f"data.path: {path}, line {reader.line_num} is not CSV: {error}") from error
