@@ -145,12 +145,17 @@ def answer(task: Task, completion: str) -> str | None:
         import jsonschema
 
         try:
-            value = json.loads(text)
+            value = json.loads(text, parse_constant=_refuse)
             jsonschema.validate(value, task.json_schema or {})
-        except (json.JSONDecodeError, jsonschema.ValidationError):
+        except (ValueError, RecursionError, jsonschema.ValidationError):  # a model can open brackets without end
             return None
         return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return text or None
+
+
+def _refuse(constant: str) -> None:
+    """`NaN` and `Infinity`, which Python reads though they are not JSON."""
+    raise ValueError(constant)
 
 
 def gold_answer(recipe: Recipe, value: str | None) -> str | None:
