@@ -66,7 +66,7 @@ def load_tokenizer(model: str) -> Any:
     folder = resolve(model)
     try:
         return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a damaged tokenizer.json ends in a KeyError, a TypeError or a plain Exception
         raise UserError(f"the model {model} cannot be loaded: {_first_line(error)}") from error
 
 
