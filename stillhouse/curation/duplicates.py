@@ -64,5 +64,5 @@ def _bands(similarity: float) -> tuple[int, int]:
 
     A pair is looked at if all rows of any band agree, which each row does with the pair's similarity as its chance.
     """
-    shapes = [(_PERMUTATIONS // rows, rows) for rows in range(_PERMUTATIONS, 0, -1)]
+    shapes = [(_PERMUTATIONS // rows, rows) for rows in range(_PERMUTATIONS // 2, 0, -1)]
     return next((b, r) for b, r in shapes if r == 1 or (1 - similarity**r) ** b <= _MISSED)

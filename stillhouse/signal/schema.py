@@ -119,6 +119,9 @@ def read_table(data: bytes, *, name: str) -> pyarrow.Table:
 
 
 def description_of(table: pyarrow.Table) -> dict[str, Any]:
-    """What the file that `table` was read from says of itself; empty for a file that is not ours."""
-    raw = (table.schema.metadata or {}).get(_METADATA_KEY)
-    return dict(json.loads(raw)) if raw else {}
+    """What the file that `table` was read from says of itself; empty for a file that is not ours, or damaged there."""
+    raw = (table.schema.metadata or {}).get(_METADATA_KEY, b"{}")
+    try:
+        return dict(json.loads(raw))
+    except ValueError:
+        return {}
