@@ -1,0 +1,1 @@
+"""What is served: the student, the teacher, and the gateway that asks one or the other."""

