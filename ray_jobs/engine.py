@@ -92,7 +92,8 @@ def _completion(prompt_token_ids: Iterable[int], output: Any) -> Completion:
         top_logprobs.append([flat.logprobs[i] for i in kept])
     if len(token_logprobs) != len(output.token_ids):
         raise RuntimeError(
-            f"vLLM gave logprobs for {len(token_logprobs)} of {len(output.token_ids)} tokens: nothing can be distilled from that"
+            f"vLLM gave logprobs for {len(token_logprobs)} of {len(output.token_ids)} tokens: nothing can be distilled"
+            " from that"
         )
     return Completion(
         prompt_token_ids=list(prompt_token_ids),

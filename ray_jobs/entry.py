@@ -29,7 +29,8 @@ def main(step: str, job: Callable[[Recipe, Run], None]) -> None:
         with connected():
             job(recipe, run)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # One that was raised on a worker is wrapped by Ray, and tells of itself with a traceback.
+        print(f"error: {getattr(error, 'cause', error)}", file=sys.stderr)
         sys.exit(USER_ERROR_EXIT_CODE)
     except KeyboardInterrupt:
         print("stopped: what was finished is kept, and the same command goes on from there", file=sys.stderr)

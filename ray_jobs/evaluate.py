@@ -1,7 +1,7 @@
 """Evaluate: teacher, student and cascade on the same held-out records, the threshold, and the report.
 
-`python -m ray_jobs.evaluate --recipe PATH --run URI`. The teacher's answers are those of the capture, so that it is not asked twice; the
-student answers the calibration and the test split through vLLM, as it will be served.
+`python -m ray_jobs.evaluate --recipe PATH --run URI`. The teacher's answers are those of the capture, so that it is not
+asked twice; the student answers the calibration and the test split through vLLM, as it will be served.
 """
 
 from __future__ import annotations

@@ -81,6 +81,8 @@ def load_records(recipe: Recipe) -> list[Record]:
         if any(_text(row[name]) != value for name, value in data.where.items()):
             continue
         fields = {name: _text(row[name]) for name in columns}
+        if not any(value.strip() for value in fields.values()):
+            raise UserError(f"data.path: {path}, {place} has nothing in the column {' or '.join(map(repr, columns))}")
         label = row[data.label] if data.label else None
         try:
             gold = gold_answer(recipe, None if label is None else _text(label))

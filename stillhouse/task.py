@@ -109,10 +109,11 @@ def structured_outputs(task: Task) -> dict[str, Any] | None:
 
 
 def decoding(task: Task, tokenizer: Any) -> dict[str, Any]:
-    """Everything that decides how a completion is drawn, in the names of vLLM's requests; the same for teacher and student.
+    """Everything that decides how a completion is drawn, in the names of vLLM's requests; teacher and student alike.
 
-    A choice can be spelled by many token sequences, and a model spreads its probability over them. Only the tokens of the
-    choices' own spelling are allowed beside the end of the sequence, so that the probability of an answer is that of one sequence.
+    A choice can be spelled by many token sequences, and a model spreads its probability over them. Only the tokens of
+    the choices' own spelling are allowed beside the end of the sequence, so that the probability of an answer is that
+    of one sequence.
     """
     settings = sampling(task)
     constraint = structured_outputs(task)
@@ -127,8 +128,10 @@ def decoding(task: Task, tokenizer: Any) -> dict[str, Any]:
 
 
 def logprobs_mode(task: Task) -> Literal["raw_logprobs", "processed_logprobs"]:
-    """Which logprobs vLLM reports: for `choices` those after `allowed_token_ids` was applied, so that they are normalised over
-    what can be answered (decoding is greedy, so no temperature is in them); else the model's raw ones."""
+    """Which logprobs vLLM reports: the model's raw ones, but for `choices` those after `allowed_token_ids` was applied.
+
+    They are normalised over what can be answered. Decoding is greedy, so no temperature is in them.
+    """
     return "processed_logprobs" if task.kind == "choices" else "raw_logprobs"
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import ray
 import ray.data
 
-from ray_jobs.capture.worker import CaptureWorker, pack, part_key
+from ray_jobs.capture.worker import COUNTS, CaptureWorker, pack, part_key
 from ray_jobs.engine import actor_resources
 from ray_jobs.progress import Progress, say
 from stillhouse import lineage, models
@@ -53,8 +53,9 @@ def capture(recipe: Recipe, run: Run) -> None:
         progress = Progress("capture", len(records), "records", done=before)
         say("capture", "starts the teacher")
         for done in _answered(recipe, run, {i: parts[i] for i in missing}, made_from):
-            counts[done["part"]] = Counter({name: value for name, value in done.items() if name != "part"})
-            progress.add(len(parts[done["part"]]))
+            part = done.pop("part")
+            counts[part] = Counter(done)
+            progress.add(len(parts[part]))
 
     total = sum(counts.values(), Counter())
     if too_long := total["too_long"]:
@@ -97,7 +98,7 @@ def _finished_parts(run: Run, parts: Sequence[Sequence[Record]], made_from: str)
 
 
 def _answered(recipe: Recipe, run: Run, parts: Mapping[int, list[Record]], made_from: str) -> Iterator[dict[str, int]]:
-    """Yield the counts of each part as it is written."""
+    """Yield the number and the counts of each part as it is written. Raises `UserError` where one could not be."""
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     actors = min(recipe.capture.actors, len(parts))
@@ -110,4 +111,6 @@ def _answered(recipe: Recipe, run: Run, parts: Mapping[int, list[Record]], made_
         **actor_resources(recipe.teacher.engine, actors),
     )
     for row in answered.iter_rows():
-        yield {name: int(value) for name, value in row.items()}
+        if row["error"]:
+            raise UserError(row["error"])
+        yield {name: int(row[name]) for name in ("part", *COUNTS)}

@@ -121,6 +121,7 @@ GOOD = '{"text": "fine", "label": "positive"}\n'
         (".jsonl", GOOD + '"fine"\n', "line 2 is not a JSON object"),
         (".jsonl", GOOD + '{"label": "positive"}\n', "line 2 has no column 'text'; it has label"),
         (".jsonl", GOOD + '{"text": null, "label": "positive"}\n', "line 2 has nothing in the column 'text'"),
+        (".csv", "text,label\nfine,positive\n ,positive\n", "line 3 has nothing in the column 'text'"),
         (".jsonl", GOOD + '{"text": "so", "label": "soso"}\n', "line 2: the label 'soso' is none of the choices"),
         (".jsonl", GOOD.encode() + b'{"text": "caf\xe9"}\n', "line 2 is not UTF-8"),
         (".jsonl", GOOD + '{"text": "\\ud83d", "label": ""}\n', "line 2 holds half of a character"),
