@@ -1,0 +1,156 @@
+"""Changing something makes exactly the steps stale that depend on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stillhouse import lineage
+from stillhouse.errors import UserError
+from stillhouse.recipe import Recipe
+from stillhouse.run import STEPS, Run
+
+MakeRecipe = Callable[..., Recipe]
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> dict[str, Any]:
+    """Data and two models on disk, as changes to the small recipe."""
+    (tmp_path / "data.jsonl").write_text('{"text": "fine", "label": "positive"}\n')
+    for name in ("teacher", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(f'{{"of": "{name}"}}')
+    return {"data.path": str(tmp_path / "data.jsonl"), "teacher.model": str(tmp_path / "teacher")}
+
+
+def finish(run: Run, recipe: Recipe) -> None:
+    for step in STEPS:
+        run.storage.write(f"{step}/content", step.encode())
+        run.commit(step, recipe=recipe, inputs=lineage.inputs(step, recipe, run), began=time.monotonic())
+
+
+@pytest.fixture
+def run(tmp_path: Path, make_recipe: MakeRecipe, places: dict[str, Any]) -> Run:
+    """A run with every step finished."""
+    made = Run.open(str(tmp_path / "run"))
+    finish(made, make_recipe(places))
+    return made
+
+
+def changed(run: Run, recipe: Recipe) -> set[str]:
+    """The steps whose own inputs are others now."""
+    return {step for step in STEPS if run.status(step, lineage.inputs(step, recipe, run)).state == "stale"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "stale"),
+    [
+        ({}, set()),
+        ({"seed": 1}, {"capture", "dataset", "student", "evaluation"}),
+        ({"task.prompt": "{text}?"}, {"capture", "dataset", "evaluation"}),
+        ({"data.limit": 1}, {"capture"}),
+        ({"data.label": None}, {"capture"}),
+        ({"teacher.engine.dtype": "float32"}, {"capture"}),
+        ({"teacher.engine.max_model_len": 64}, {"capture"}),
+        ({"teacher.engine.max_num_seqs": 1, "teacher.engine.cpus": 1, "teacher.engine.kv_cache_gb": 2}, set()),
+        ({"capture.top_k": 5}, {"capture"}),
+        ({"capture.part_size": 5}, {"capture"}),
+        ({"capture.actors": 5}, set()),
+        ({"curation.test": 0.2}, {"dataset"}),
+        ({"curation.near_duplicate_similarity": 0.7}, {"dataset"}),
+        ({"student.epochs": 1}, {"student"}),
+        ({"student.init.layers": 2}, {"student"}),
+        ({"student.temperature": 1.0}, {"student"}),
+        ({"student.checkpoint_every": 7, "student.device": "cuda"}, set()),
+        ({"student.engine.dtype": "float32"}, {"evaluation"}),
+        ({"student.engine.max_num_seqs": 1}, set()),
+        ({"evaluation.alpha": 0.2}, {"evaluation"}),
+        ({"prices.teacher_input": 2.0}, {"evaluation"}),
+        ({"serving.port": 9000}, set()),
+    ],
+    ids=lambda value: next(iter(value), "nothing") if isinstance(value, dict) else None,
+)
+def test_a_change_to_the_recipe(
+    run: Run, make_recipe: MakeRecipe, places: dict[str, Any], changes: dict[str, Any], stale: set[str]
+) -> None:
+    assert changed(run, make_recipe({**places, **changes})) == stale
+
+
+def test_other_content_of_the_data(run: Run, make_recipe: MakeRecipe, places: dict[str, Any]) -> None:
+    with Path(places["data.path"]).open("a") as file:
+        file.write('{"text": "dull", "label": "negative"}\n')
+    assert changed(run, make_recipe(places)) == {"capture"}
+
+
+def test_the_same_data_and_teacher_at_another_path(
+    run: Run, make_recipe: MakeRecipe, places: dict[str, Any], tmp_path: Path
+) -> None:
+    moved = {
+        "data.path": str(Path(places["data.path"]).rename(tmp_path / "moved.jsonl")),
+        "teacher.model": str(Path(places["teacher.model"]).rename(tmp_path / "moved")),
+    }
+    assert changed(run, make_recipe(moved)) == set()
+
+
+def test_another_teacher(run: Run, make_recipe: MakeRecipe, places: dict[str, Any], tmp_path: Path) -> None:
+    assert changed(run, make_recipe({**places, "teacher.model": str(tmp_path / "other")})) == {"capture", "student"}
+
+
+def test_a_pretrained_students_weights(run: Run, make_recipe: MakeRecipe, places: dict[str, Any]) -> None:
+    other = Path(places["teacher.model"]).parent / "other"
+    recipe = make_recipe({**places, "student.init": {"kind": "pretrained", "model": str(other)}})
+    assert changed(run, recipe) == {"student"}
+    finish(run, recipe)
+    (other / "model.safetensors").write_bytes(b"weights")
+    assert changed(run, recipe) == {"student"}
+
+
+@pytest.mark.parametrize(
+    ("step", "stale"),
+    [
+        ("capture", {"dataset"}),
+        ("dataset", {"student", "evaluation"}),
+        ("student", {"evaluation"}),
+        ("evaluation", set()),
+    ],
+)
+def test_an_earlier_step_made_again(
+    run: Run, make_recipe: MakeRecipe, places: dict[str, Any], step: Any, stale: set[str]
+) -> None:
+    recipe = make_recipe(places)
+    run.clear(step)
+    assert changed(run, recipe) == stale
+    run.storage.write(f"{step}/content", b"other")
+    run.commit(step, recipe=recipe, inputs=lineage.inputs(step, recipe, run), began=time.monotonic())
+    assert changed(run, recipe) == stale
+    # With the same content as before, what was made from it is up to date again.
+    run.storage.write(f"{step}/content", step.encode())
+    run.commit(step, recipe=recipe, inputs=lineage.inputs(step, recipe, run), began=time.monotonic())
+    assert changed(run, recipe) == set()
+
+
+def test_statuses_follow_the_chain(run: Run, make_recipe: MakeRecipe, places: dict[str, Any]) -> None:
+    def told(recipe: Recipe) -> list[tuple[str, str]]:
+        return [(status.state, status.why) for status in lineage.statuses(recipe, run)]
+
+    recipe = make_recipe(places)
+    assert told(recipe) == [("done", "")] * 4
+    assert told(make_recipe({**places, "curation.test": 0.2, "prices.teacher_input": 2.0})) == [
+        ("done", ""),
+        ("stale", "changed since: curation"),
+        ("stale", "made from an older dataset"),
+        ("stale", "changed since: prices"),
+    ]
+    run.storage.delete("student/manifest.json")
+    assert told(recipe) == [("done", ""), ("done", ""), ("partial", ""), ("stale", "changed since: student")]
+    run.clear("capture")
+    assert told(recipe)[0] == ("missing", "")
+
+
+def test_data_that_cannot_be_read(run: Run, make_recipe: MakeRecipe, places: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        lineage.inputs("capture", make_recipe({**places, "data.path": "/nowhere.jsonl"}), run)
