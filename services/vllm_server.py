@@ -15,7 +15,7 @@ from ray.serve.llm.deployment import LLMServer
 from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest
 
 from stillhouse.recipe import Engine, Task
-from stillhouse.task import sampling, structured_outputs
+from stillhouse.task import logprobs_mode, sampling, structured_outputs
 
 _REQUESTS = {"chat": ChatCompletionRequest, "completions": CompletionRequest}
 
@@ -74,7 +74,7 @@ def deployment(name: str, model_id: str, engine: Engine, task: Task, locate: Cal
     """
     config = LLMConfig(
         model_loading_config={"model_id": model_id},
-        engine_kwargs=_engine_kwargs(engine),
+        engine_kwargs={**_engine_kwargs(engine), "logprobs_mode": logprobs_mode(task)},
         callback_config={"callback_class": LocateModel, "callback_kwargs": {"locate": locate}},
         deployment_config={
             "num_replicas": 1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request, Response
@@ -17,16 +18,21 @@ from services.gateway.metrics import Metrics
 from services.gateway.protocol import MAX_BODY_BYTES, ApiError, ChatRequest, CompletionRequest, parse
 from stillhouse.errors import UserError
 from stillhouse.recipe import Task
-from stillhouse.task import Prompt, prompt_from_chat, sampling, structured_outputs
+from stillhouse.task import Prompt, prompt_from_chat
 
 logger = logging.getLogger(__name__)
 
 
-def make_app(name: str, task: Task, cascade: Cascade) -> FastAPI:
-    """The endpoint as an ASGI application; `name` is the cascade's model name."""
+def make_app(name: str, task: Task, cascade: Cascade, decoding: Mapping[str, Any]) -> FastAPI:
+    """The endpoint as an ASGI application.
+
+    Args:
+        name: the cascade's model name.
+        decoding: how answers are drawn unless the client says otherwise, as the policy was calibrated with.
+    """
     app = FastAPI(title="stillhouse", docs_url=None, redoc_url=None, openapi_url=None)
     metrics = Metrics()
-    endpoint = _Endpoint(name, task, cascade, metrics)
+    endpoint = _Endpoint(name, task, cascade, decoding, metrics)
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
@@ -79,10 +85,11 @@ def make_app(name: str, task: Task, cascade: Cascade) -> FastAPI:
 class _Endpoint:
     """From a request's body to a response."""
 
-    def __init__(self, name: str, task: Task, cascade: Cascade, metrics: Metrics) -> None:
+    def __init__(self, name: str, task: Task, cascade: Cascade, decoding: Mapping[str, Any], metrics: Metrics) -> None:
         self._cascade_name, self._student_name, self._teacher_name = responses.names(name)
         self._task = task
         self._cascade = cascade
+        self._decoding = decoding
         self._metrics = metrics
 
     def only(self, model: str) -> Literal["student", "teacher"] | None:
@@ -130,7 +137,7 @@ class _Endpoint:
         only = self.only(body.model)
         question = Question(
             prompt=self._prompt(body),
-            parameters=sampling(self._task) | self._contract() | body.parameters(),
+            parameters={**self._decoding, **body.parameters()},
             top_logprobs=body.wanted_logprobs or 0,
         )
         try:
@@ -151,10 +158,6 @@ class _Endpoint:
             return prompt_from_chat(self._task, messages)
         except UserError as error:
             raise ApiError(400, str(error), param="messages") from error
-
-    def _contract(self) -> dict[str, Any]:
-        constraint = structured_outputs(self._task)
-        return {"structured_outputs": constraint} if constraint else {}
 
     def _reply(self, body: ChatRequest | CompletionRequest, decision: Decision) -> responses.Reply:
         found, chat = decision.generation, isinstance(body, ChatRequest)

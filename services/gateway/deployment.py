@@ -39,6 +39,7 @@ class Gateway:
         log.setLevel(logging.INFO)
         _, student_name, teacher_name = names(recipe.name)
         self._recipe = recipe
+        self._decoding = policy.sampling
         self._cascade = Cascade(
             ServeEngine(student, student_name),
             ServeEngine(teacher, teacher_name),
@@ -48,7 +49,7 @@ class Gateway:
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return make_app(self._recipe.name, self._recipe.task, self._cascade)
+        return make_app(self._recipe.name, self._recipe.task, self._cascade, self._decoding)
 
 
 def deployment(recipe: Recipe, policy: Policy, *, student: Application, teacher: Application) -> Application:

@@ -42,7 +42,13 @@ def policy(threshold: float | None, **hashes: str) -> Policy:
         against="teacher",
         n_calibration=100,
         coverage=None,
-        sampling={"temperature": 0.0},
+        # The ids of the two choices in the teacher's tokenizer, and of its end of a sequence.
+        sampling={
+            "temperature": 0.0,
+            "max_tokens": 4,
+            "structured_outputs": {"choice": [" positive", " negative"]},
+            "allowed_token_ids": [2, 2731, 3524],
+        },
         versions={},
         **{"student_hash": _NOTHING, "tokenizer_hash": _NOTHING, "task_hash": _NOTHING, **hashes},
     )

@@ -26,8 +26,9 @@ class Gateway:
     def __init__(self, student: object, teacher: object, *, task: Task = REVIEWS) -> None:
         self.student = student if isinstance(student, Scripted) else Scripted(student)
         self.teacher = teacher if isinstance(teacher, Scripted) else Scripted(teacher)
-        cascade = Cascade(self.student, self.teacher, task=task, policy=policy(0.5), timeout_s=5)
-        self.http = TestClient(make_app("reviews", task, cascade), raise_server_exceptions=False)
+        found = policy(0.5)
+        cascade = Cascade(self.student, self.teacher, task=task, policy=found, timeout_s=5)
+        self.http = TestClient(make_app("reviews", task, cascade, found.sampling), raise_server_exceptions=False)
 
     def chat(self, **body: Any) -> Response:
         return self.http.post("/v1/chat/completions", json={"model": "reviews", "messages": MESSAGES, **body})
@@ -87,9 +88,7 @@ def test_a_plain_prompt_task_renders_the_chat(confident: Gateway) -> None:
     confident.chat()
     (question,) = confident.student.questions
     assert question.prompt.text == PROMPT
-    assert question.parameters["structured_outputs"] == {"choice": [" positive", " negative"]}
-    assert question.parameters["temperature"] == 0.0
-    assert question.parameters["max_tokens"] == 8
+    assert question.parameters == policy(0.5).sampling, "drawn as the policy was calibrated"
 
 
 def test_a_chat_task_passes_the_messages_on() -> None:

@@ -23,9 +23,6 @@ from stillhouse import models
 
 pytestmark = pytest.mark.slow
 
-THRESHOLD = 0.42
-"""Some of the texts below lie on either side of it."""
-
 TEXTS = [
     "a gripping, funny, wonderful film",
     "i hated every minute",
@@ -98,9 +95,32 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def choice_logprobs(model_folder: str, text: str) -> tuple[list[str], Any]:
+    """The two choices' tokens and their logprobs [2] among each other, by transformers."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = models.load_tokenizer(model_folder)
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+    choices = [" positive", " negative"]
+    spelled = [tokenizer(choice)["input_ids"] for choice in choices]
+    assert [len(ids) for ids in spelled] == [1, 1]
+    with torch.no_grad():
+        logits = model(**tokenizer(f"Review: {text}\nSentiment:", return_tensors="pt")).logits[0, -1]
+    return choices, torch.log_softmax(logits[[ids[0] for ids in spelled]], dim=-1)
+
+
 @pytest.fixture(scope="module")
-def served(student: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    run = finished_run(tmp_path_factory.mktemp("runs") / "reviews", student, threshold=THRESHOLD)
+def threshold(student: Path) -> float:
+    """Half of the texts lie on either side of it."""
+    sure = sorted(choice_logprobs(str(student), text)[1].exp().max().item() for text in TEXTS)
+    middle = len(sure) // 2
+    return (sure[middle - 1] + sure[middle]) / 2
+
+
+@pytest.fixture(scope="module")
+def served(student: Path, threshold: float, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    run = finished_run(tmp_path_factory.mktemp("runs") / "reviews", student, threshold=threshold)
     served = Served(run.uri)
     try:
         served.wait()
@@ -125,7 +145,7 @@ def test_is_ready(served: Served) -> None:
     assert [model.id for model in served.client.models.list()] == ["reviews", "reviews-student", "reviews-teacher"]
 
 
-def test_the_threshold_decides_who_answers(served: Served) -> None:
+def test_the_threshold_decides_who_answers(served: Served, threshold: float) -> None:
     routes = set()
     for text in TEXTS:
         alone, own = ask(served, text, model="reviews-student")
@@ -135,7 +155,7 @@ def test_the_threshold_decides_who_answers(served: Served) -> None:
         assert float(headers["x-stillhouse-confidence"]) == pytest.approx(confidence, abs=1e-4)
         route = headers["x-stillhouse-route"]
         routes.add(route)
-        assert route == ("student" if confidence >= THRESHOLD else "teacher")
+        assert route == ("student" if confidence >= threshold else "teacher")
         expected = own if route == "student" else its
         spent = own.usage.total_tokens + (its.usage.total_tokens if route == "teacher" else 0)
         assert reply.model == f"reviews-{route}"
@@ -147,24 +167,13 @@ def test_the_threshold_decides_who_answers(served: Served) -> None:
 
 
 def test_the_teachers_logprobs_are_those_of_transformers_among_the_choices(served: Served) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    tokenizer = models.load_tokenizer(TEACHER)
-    model = AutoModelForCausalLM.from_pretrained(models.resolve(TEACHER), dtype=torch.float32)
-    ids = tokenizer(f"Review: {TEXTS[0]}\nSentiment:", return_tensors="pt").input_ids
-    with torch.no_grad():
-        logits = model(ids).logits[0, -1]
-    # Every token that begins one of the choices.
-    texts = [tokenizer.decode([token]) for token in range(len(logits))]
-    begins = [bool(text) and any(c.startswith(text) for c in (" positive", " negative")) for text in texts]
-    expected = torch.log_softmax(logits.masked_fill(~torch.tensor(begins), -torch.inf), dim=-1)
+    choices, expected = choice_logprobs(models.resolve(TEACHER), TEXTS[0])
 
     headers, reply = ask(served, model="reviews-teacher", logprobs=True, top_logprobs=2)
     assert headers["x-stillhouse-route"] == "teacher"
     first = reply.choices[0].logprobs.content[0]
     best = expected.topk(2)
-    assert [entry.token for entry in first.top_logprobs] == [texts[token] for token in best.indices.tolist()]
+    assert [entry.token for entry in first.top_logprobs] == [choices[i] for i in best.indices.tolist()]
     assert [entry.logprob for entry in first.top_logprobs] == pytest.approx(best.values.tolist(), abs=1e-3)
 
 
@@ -200,13 +209,6 @@ def test_the_clients_mistakes(served: Served) -> None:
     with pytest.raises(openai.BadRequestError) as too_long:
         ask(served, "very " * 400 + "good")
     assert (too_long.value.param, too_long.value.code) == ("messages", "context_length_exceeded")
-
-
-def test_an_answer_cut_short_goes_to_the_teacher(served: Served) -> None:
-    # This student spells its choice in several tokens, so that one is outside the contract.
-    headers, reply = ask(served, max_tokens=1)
-    assert headers["x-stillhouse-route"] == "teacher"
-    assert reply.choices[0].finish_reason == "length"
 
 
 def test_metrics(served: Served) -> None:

@@ -1,0 +1,179 @@
+"""Training on real Ray Train workers with real DeepSpeed: it learns, it resumes, and it does not matter on how many."""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from ray_jobs.cluster import connected
+from ray_jobs.train.job import train
+from stillhouse.errors import UserError
+from stillhouse.recipe import Recipe
+from stillhouse.run import Run
+from stillhouse.signal.schema import write_table
+
+pytestmark = pytest.mark.slow
+
+WORDS = "good bad film plot the a yes no"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray() -> Iterator[None]:
+    with connected():
+        yield
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory, make_tokenizer: Callable[..., Any]) -> Path:
+    """A small random Llama with a tokenizer of ten words."""
+    folder = tmp_path_factory.mktemp("teacher")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=16,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        eos_token_id=0,
+        tie_word_embeddings=True,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    make_tokenizer(WORDS).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, teacher: Path, make_recipe: Callable[..., Recipe]) -> Callable[..., tuple[Recipe, Run]]:
+    """A recipe and a run with a dataset: the answer is `yes` after `good`, and `no` after `bad`."""
+
+    def make(name: str, uri: str | None = None, **student: Any) -> tuple[Recipe, Run]:
+        defaults = {"epochs": 2, "batch_size": 8, "micro_batch_size": 2, "learning_rate": 0.01, "checkpoint_every": 100}
+        changes = {f"student.{key}": value for key, value in {**defaults, **student}.items()}
+        recipe = make_recipe(
+            {
+                "teacher.model": str(teacher),
+                "student.init": {"kind": "teacher_layers", "layers": 2},
+                **changes,
+            }
+        )
+        run = Run.open(uri or str(tmp_path / name))
+        run.begin(recipe)
+        generator = random.Random(0)
+        for split, count in (("train", 44), ("validation", 10)):
+            rows = [_record(generator) for _ in range(count)]
+            run.storage.write(f"dataset/{split}.parquet", write_table(pyarrow.Table.from_pylist(rows), {}))
+        run.commit("dataset", recipe=recipe, inputs={}, counts={"train": 44}, began=0.0)
+        return recipe, run
+
+    return make
+
+
+def _record(generator: random.Random) -> dict[str, Any]:
+    good = generator.random() < 0.5
+    prompt = [generator.choice([4, 5, 6, 7]) for _ in range(generator.randint(1, 6))] + [2 if good else 3]
+    answer, other = (8, 9) if good else (9, 8)
+    return {
+        "prompt_token_ids": prompt,
+        "completion_token_ids": [answer, 0],
+        "top_ids": [[answer, other], [0]],
+        "top_logprobs": [[-0.05, -3.02], [0.0]],
+    }
+
+
+def _weights(run: Run) -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = AutoModelForCausalLM.from_pretrained(run.fetch("student")).state_dict()
+    return weights
+
+
+def _distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    return max((one[name] - other[name]).abs().max().item() for name in one)
+
+
+def test_the_student_learns_what_the_teacher_says(make_run: Callable[..., tuple[Recipe, Run]]) -> None:
+    recipe, run = make_run("learns", epochs=8)
+
+    train(recipe, run)
+
+    manifest = run.manifest("student")
+    assert manifest is not None
+    assert manifest.counts["token_agreement"] == 1.0
+    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= {f.path for f in manifest.files}
+    assert run.storage.list("training") == [], "what a resume would need is removed when the student is there"
+    student = AutoModelForCausalLM.from_pretrained(run.fetch("student"))
+    assert student.config.num_hidden_layers == 2
+    with torch.no_grad():
+        probabilities = student(torch.tensor([[4, 5, 2]])).logits[0, -1].softmax(-1)
+    assert probabilities[8] == pytest.approx(0.95, abs=0.06), "the teacher's probability, not only its choice"
+
+
+@pytest.mark.parametrize("zero_stage", [0, 3])
+def test_every_stage_and_number_of_workers_trains_the_same_student(
+    make_run: Callable[..., tuple[Recipe, Run]], zero_stage: int
+) -> None:
+    alone = make_run("alone", workers=1, zero_stage=0, epochs=1)
+    together = make_run(f"zero{zero_stage}", workers=2, zero_stage=zero_stage, epochs=1, micro_batch_size=4)
+
+    train(*alone)
+    train(*together)
+
+    # 44 records in batches of 8: the last one is half empty, so that workers have uneven micro-batches.
+    assert _distance(_weights(alone[1]), _weights(together[1])) < 2e-4
+
+
+def test_a_training_whose_worker_is_killed_goes_on_to_the_very_same_weights(
+    make_run: Callable[..., tuple[Recipe, Run]], s3: Callable[[], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings: dict[str, Any] = {"epochs": 20, "checkpoint_every": 5, "workers": 2}
+    whole = make_run("whole", **settings)
+    train(*whole)
+
+    recipe, run = make_run("cut", s3(), **settings)
+    killer = threading.Thread(target=_kill_a_worker_after_a_checkpoint, args=(run,))
+    killer.start()
+    with pytest.raises(Exception, match=r"(?i)worker"):
+        train(recipe, run)
+    killer.join()
+    assert run.manifest("student") is None
+    capsys.readouterr()
+    train(recipe, run)
+
+    resumed = re.search(r"goes on at step (\d+) of 120", capsys.readouterr().out)
+    assert resumed
+    assert 0 < int(resumed[1]) < 120
+    assert _distance(_weights(whole[1]), _weights(run)) == 0.0
+
+
+def _kill_a_worker_after_a_checkpoint(run: Run) -> None:
+    deadline = time.monotonic() + 120
+    while not any("checkpoint_manager_snapshot" in key for key in run.storage.list("training")):
+        if time.monotonic() > deadline:
+            return  # the test then fails, since nothing stops the training
+        time.sleep(0.05)
+    for process in psutil.Process().children(recursive=True):
+        if any("RayTrainWorker" in word for word in process.cmdline()):
+            process.kill()
+            return
+
+
+def test_a_loss_that_is_no_number_stops_with_a_sentence(make_run: Callable[..., tuple[Recipe, Run]]) -> None:
+    recipe, run = make_run("nan", learning_rate=0.99, epochs=2)
+    key = "dataset/train.parquet"
+    rows = [_record(random.Random(i)) for i in range(44)]
+    rows[5]["top_logprobs"] = [[float("nan"), -3.0], [0.0]]
+    run.storage.write(key, write_table(pyarrow.Table.from_pylist(rows), {}))
+
+    with pytest.raises(UserError, match=r"the loss is not a number any more at step \d+: lower"):
+        train(recipe, run)
+    assert run.manifest("student") is None
