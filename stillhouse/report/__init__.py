@@ -2,5 +2,6 @@
 
 from stillhouse.report.build import build_report
 from stillhouse.report.model import Lineage, Report
+from stillhouse.report.render import render_html
 
-__all__ = ["Lineage", "Report", "build_report"]
+__all__ = ["Lineage", "Report", "build_report", "render_html"]

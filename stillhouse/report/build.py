@@ -165,9 +165,7 @@ def _spending(predictions: Sequence[Prediction], recipe: Recipe, fallback_rate: 
     return Spending(
         teacher_tokens=teacher,
         student_tokens=student,
-        per_million=costs(
-            teacher=teacher, student=student, fallback_rate=fallback_rate, prices=recipe.prices
-        ),
+        per_million=costs(teacher=teacher, student=student, fallback_rate=fallback_rate, prices=recipe.prices),
     )
 
 

@@ -46,12 +46,8 @@ class Quality(Part):
     baseline: Baseline | None = Field(
         description="Majority class, of gold where there is gold, else of the teacher; only for choices."
     )
-    agreement: Estimate = Field(
-        description="Share of records on which student and teacher give the same answer."
-    )
-    cascade_agreement: Estimate = Field(
-        description="Share on which cascade and teacher give the same answer."
-    )
+    agreement: Estimate = Field(description="Share of records on which student and teacher give the same answer.")
+    cascade_agreement: Estimate = Field(description="Share on which cascade and teacher give the same answer.")
     calibration_error: float = Field(
         ge=0, le=1, description="Expected calibration error of the student's confidence, 15 bins."
     )
@@ -135,9 +131,7 @@ class Report(Part):
     quality: Quality
     release: Release
     spending: Spending
-    curve: list[CurvePoint] = Field(
-        description="Risk-coverage curve on the test records, coverage ascending."
-    )
+    curve: list[CurvePoint] = Field(description="Risk-coverage curve on the test records, coverage ascending.")
     confusion: Confusion | None = Field(description="For choices; else None.")
     disagreements: list[Disagreement] = Field(
         max_length=20, description="Of the student with the teacher: the most confident first."

@@ -5,13 +5,18 @@ from stillhouse.cost import Costs
 from stillhouse.metrics import Against, Estimate
 from stillhouse.report.model import Quality
 
-_WRONG = {"teacher": "differ from the teacher's", "gold": "are wrong"}
+_WRONG = {"teacher": "differ from the teacher’s", "gold": "are wrong"}
 
 
 def percent(share: float) -> str:
     """A share as a percentage with at most one decimal: 0.0123 → 1.2%, 0.5 → 50%."""
     value = round(100 * share, 1)
     return f"{value:.0f}%" if value == round(value) else f"{value:.1f}%"
+
+
+def measured(share: float) -> str:
+    """A measured share with exactly one decimal, so that columns line up: 0.5 → 50.0%."""
+    return f"{100 * share:.1f}%"
 
 
 def money(amount: float) -> str:
@@ -52,18 +57,14 @@ def verdict(calibration: Calibration, quality: Quality, costs: Costs, fallback_r
     if calibration.threshold is None:
         return "The student is not ready to answer alone, so every request goes to the teacher."
     alone = 1 - fallback_rate.value
-    parts = [
-        f"The student can answer {percent(alone)} of the requests alone, and the teacher answers the rest."
-    ]
+    parts = [f"The student can answer {percent(alone)} of the requests alone, and the teacher answers the rest."]
     if quality.cascade and quality.teacher:
         parts.append(
             f"Together they are right on {percent(quality.cascade.value)}, the teacher on its own on "
             f"{percent(quality.teacher.value)}."
         )
     else:
-        parts.append(
-            f"Together they give the teacher's answer on {percent(quality.cascade_agreement.value)}."
-        )
+        parts.append(f"Together they give the teacher’s answer on {percent(quality.cascade_agreement.value)}.")
     if costs.teacher > 0:
         change = costs.cascade / costs.teacher - 1
         less = "less" if change < 0 else "more"
@@ -85,8 +86,7 @@ def warnings(
         )
     if baseline and not quality.teacher and quality.agreement.value <= baseline.share.value:
         found.append(
-            f"The student agrees with the teacher no more often than always answering “{baseline.label}” "
-            "would."
+            f"The student agrees with the teacher no more often than always answering “{baseline.label}” would."
         )
     if alone_error and alone_error.low > calibration.alpha:
         found.append(
