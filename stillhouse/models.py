@@ -61,9 +61,9 @@ def fingerprint(model: str) -> str:
 
 def load_tokenizer(model: str) -> Any:
     """The model's tokenizer. Raises `UserError` for an unknown model."""
+    folder = resolve(model)
     from transformers import AutoTokenizer
 
-    folder = resolve(model)
     try:
         return AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # a damaged tokenizer.json ends in a KeyError, a TypeError or a plain Exception

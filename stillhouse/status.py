@@ -13,8 +13,9 @@ _COLOURS = {"done": "green", "stale": "yellow", "partial": "yellow", "missing": 
 
 
 def show(statuses: Sequence[Status], run: Run, console: Console) -> None:
-    """Print one row a step."""
-    table = Table("step", "state", "holds", "why", title=run.uri, title_justify="left", box=None, pad_edge=False)
+    """Print the run's address, and one row a step."""
+    console.print(run.uri, soft_wrap=True, markup=False)
+    table = Table("step", "state", "holds", "why", box=None, pad_edge=False)
     for status in statuses:
         manifest = status.manifest
         holds = ""
