@@ -1,7 +1,8 @@
 """The demo's wall time and peak memory, step by step: `python -m benchmarks.demo`.
 
-Runs `make demo`'s program once in a folder of its own. There is nothing to hold it against but the time and memory that a laptop has, so
-`other` and `ratio` are null. Memory is the proportional set size (PSS) of the program and all its descendants: shared pages count once.
+Runs `make demo`'s program once in a folder of its own. There is nothing to hold it against but the time and memory
+that a laptop has, so `other` and `ratio` are null. Memory is the proportional set size (PSS) of the program and all
+its descendants: shared pages count once.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ def _report(
             seed=recipe.seed,
             hashes=inputs,
             versions=made_by(recipe.seed),
-            commands=[f"stillhouse run RECIPE --run {run.uri}", f"stillhouse serve {run.uri}"],
+            commands=[f"stillhouse run {run.uri}/recipe.yaml --run {run.uri}", f"stillhouse serve {run.uri}"],
         ),
     )
 

@@ -73,8 +73,8 @@ def step_records(
 ) -> list[list[list[int]]]:
     """Indices of the records of one optimizer step: [micro-batches][workers][records].
 
-    It depends on nothing but its arguments, so that a resumed training sees the batches that it would have seen. Within a step records
-    are sorted by length, so that those that share a micro-batch share little padding.
+    It depends on nothing but its arguments, so that a resumed training sees the batches that it would have seen.
+    Within a step records are sorted by length, so that those that share a micro-batch share little padding.
     """
     epoch, place = divmod(step, steps_in_epoch(len(lengths), batch_size))
     order = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)).tolist()
@@ -87,7 +87,8 @@ def step_records(
 def collate(records: Sequence[Record], *, pad_id: int) -> Batch:
     """Tensors of some records; loss is carried by the positions that predict completion tokens, and by no others.
 
-    The end of a sequence is taught only where the teacher wrote it: it is a token of the completion, and a truncated one has none.
+    The end of a sequence is taught only where the teacher wrote it: it is a token of the completion, and a
+    truncated one has none.
     """
     longest = max(length(record) for record in records)
     k = max((len(ids) for record in records for ids in record["top_ids"]), default=1)
@@ -122,7 +123,8 @@ def collate(records: Sequence[Record], *, pad_id: int) -> Batch:
 
 
 def weightless(batch: Batch) -> Batch:
-    """The same batch, with no token that counts: for a worker without records, which must still take part in the step."""
+    """The same batch, with no token that counts: for a worker without records, which must still take part in the
+    step."""
     targets = Targets(**{**vars(batch.targets), "weights": torch.zeros_like(batch.targets.weights)})
     return Batch(batch.input_ids, batch.attention_mask, batch.rows, batch.columns, targets)
 

@@ -18,7 +18,8 @@ _CLIP = 1.0
 
 
 class LossPositions(torch.nn.Module):
-    """A causal language model that gives logits only where loss is: the head over a whole vocabulary is its most expensive part."""
+    """A causal language model that gives logits only where loss is: the head over a whole vocabulary is its most
+    expensive part."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -34,7 +35,8 @@ class LossPositions(torch.nn.Module):
 
 
 def import_deepspeed(device: str) -> Any:
-    """DeepSpeed, without its compiled extensions on a CPU: no compiler is needed, and no stale lock is left by a kill."""
+    """DeepSpeed, without its compiled extensions on a CPU: no compiler is needed, and no stale lock is left by a
+    kill."""
     if device == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
     import deepspeed

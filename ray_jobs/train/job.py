@@ -1,7 +1,7 @@
 """Train the student: Ray Train workers with DeepSpeed, from the dataset to a Hugging Face folder.
 
-A training that was cut off goes on from its last checkpoint in RUN/training, which is named by what it is made from and removed
-when the student is there.
+A training that was cut off goes on from its last checkpoint in RUN/training, which is named by what it is made from
+and removed when the student is there.
 """
 
 from __future__ import annotations

@@ -27,7 +27,8 @@ Distilled by stillhouse from `{recipe.teacher.model}` for one task, which it is 
 - Begins as: {origin}
 - Loss: {loss}, on the completion's tokens
 - Data: `{recipe.data.path}`, answered by the teacher
-- Training: {student.epochs} epochs, batch {student.batch_size}, peak learning rate {student.learning_rate:g}, seed {recipe.seed}
+- Training: {student.epochs} epochs, batch {student.batch_size}, peak learning rate {student.learning_rate:g}
+- Seed: {recipe.seed}
 
 ## On the validation split
 

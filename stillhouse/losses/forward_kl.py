@@ -10,9 +10,9 @@ def forward_kl(
 ) -> torch.Tensor:
     """T² · KL(teacher_T ‖ student_T), one value a token, in nats.
 
-    The tail is treated as `renormalise`: the teacher's probability is spread over its stored tokens alone and is zero elsewhere; the student's is
-    normalised over the whole vocabulary. That is the exact divergence where the stored tokens hold all of the teacher's mass, as
-    under structured outputs.
+    The tail is treated as `renormalise`: the teacher's probability is spread over its stored tokens alone and is
+    zero elsewhere; the student's is normalised over the whole vocabulary. That is the exact divergence where the
+    stored tokens hold all of the teacher's mass, as under structured outputs.
 
     Args:
         logits: [tokens, vocab], the student's, of any float type.

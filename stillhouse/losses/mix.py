@@ -49,8 +49,8 @@ def distillation_loss(
 
     Args:
         logits: [tokens, vocab], the student's.
-        tokens: the global count of tokens that count, over all micro-batches and ranks of the optimizer step, so that every token weighs the same
-            wherever it lies. A micro-batch without any adds exactly zero.
+        tokens: the global count of tokens that count, over all micro-batches and ranks of the optimizer step, so
+            that every token weighs the same wherever it lies. A micro-batch without any adds exactly zero.
 
     Raises:
         ValueError: `tokens` is not positive.
