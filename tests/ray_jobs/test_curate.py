@@ -1,0 +1,186 @@
+"""Curating a capture written by hand: the funnel, the splits, and what happens where too little is left."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pytest
+
+from ray_jobs.curate import curate
+from stillhouse.curation.splits import SPLITS
+from stillhouse.data import Record
+from stillhouse.errors import UserError
+from stillhouse.recipe import Recipe
+from stillhouse.run import Run
+from stillhouse.signal.schema import (
+    RECORD_SCHEMA,
+    Completion,
+    PartDescription,
+    description_of,
+    read_table,
+    to_row,
+    write_part,
+)
+
+MakeRecipe = Callable[..., Recipe]
+Row = dict[str, Any]
+
+DESCRIPTION = PartDescription("inputs", "teacher", "tokens", "template", "vllm 0", "topk", 2, "float32")
+
+
+def row(i: int, text: str, completion: str = "", finish_reason: str = "stop") -> Row:
+    completion = completion or (" positive" if i % 2 else " negative")
+    tokens = [] if completion == "nothing" else [5, 0]
+    said = "" if completion == "nothing" else completion
+    answered = Completion(
+        [1, i], said, tokens, finish_reason, [-0.5] * len(tokens), [[5, 6], [0]], [[-0.5, -1.0], [0.0]]
+    )
+    return to_row(Record(f"id-{i}", i, {"text": text}, "positive"), answered)
+
+
+def review(i: int) -> str:
+    return " ".join(f"w{i}x{j}" for j in range(12))
+
+
+def capture(run: Run, recipe: Recipe, rows: list[Row], part_size: int = 100) -> None:
+    run.clear("capture")
+    for part, start in enumerate(range(0, len(rows), part_size)):
+        data = write_part(rows[start : start + part_size], DESCRIPTION)
+        run.storage.write(f"capture/parts/part-{part:05d}.parquet", data)
+    run.commit("capture", recipe=recipe, inputs={}, began=time.monotonic())
+
+
+@pytest.fixture(params=["local", "s3"])
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
+    return Run.open(request.getfixturevalue("s3")() if request.param == "s3" else str(tmp_path / "run"))
+
+
+def dataset(run: Run) -> dict[str, pyarrow.Table]:
+    return {split: read_table(run.storage.read(f"dataset/{split}.parquet"), name=split) for split in SPLITS}
+
+
+def test_the_funnel_and_the_splits(run: Run, make_recipe: MakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = make_recipe()
+    rows = [row(i, review(i)) for i in range(200)]
+    rows += [row(200 + i, review(i) + " more") for i in range(20)]  # near-duplicates: kept, in one group
+    rows += [row(300 + i, f"  {review(i).upper()}") for i in range(5)]
+    rows += [row(400 + i, review(400 + i), " neutral") for i in range(4)]
+    rows += [row(500 + i, review(500 + i), finish_reason="length") for i in range(3)]
+    rows += [row(600 + i, review(600 + i), "nothing") for i in range(2)]
+    capture(run, recipe, rows)
+    curate(recipe, run)
+
+    manifest = run.manifest("dataset")
+    assert manifest is not None
+    sizes = {split: table.num_rows for split, table in dataset(run).items()}
+    assert manifest.counts == {
+        "captured": 234,
+        "dropped_duplicate": 5,
+        "dropped_contract": 4,
+        "dropped_truncated": 3,
+        "dropped_empty": 2,
+        "near_duplicates": 20,
+        **sizes,
+    }
+    assert sum(sizes.values()) == 220
+    assert sizes["test"] == pytest.approx(0.15 * 220, abs=3)
+    assert {entry.path for entry in manifest.files} == {*(f"{split}.parquet" for split in SPLITS), "dropped.jsonl"}
+    dropped = [json.loads(line) for line in run.storage.read("dataset/dropped.jsonl").decode().splitlines()]
+    assert len(dropped) == 14
+    assert {"id": "id-300", "reason": "duplicate"} in dropped
+    assert "dropped 14" in capsys.readouterr().out
+
+
+def test_records_come_through_whole_and_a_group_stands_on_one_side(run: Run, make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    rows = [row(i, review(i % 100) + (" more" if i >= 100 else "")) for i in range(200)]
+    capture(run, recipe, rows)
+    curate(recipe, run)
+    seen: dict[int, str] = {}
+    found: dict[str, Row] = {}
+    for split, table in dataset(run).items():
+        assert table.schema.names == [*RECORD_SCHEMA.names, "answer", "group"]
+        assert description_of(table) == {"split": split, "recipe": "tiny"}
+        for record in table.to_pylist():
+            assert seen.setdefault(record.pop("group"), split) == split
+            assert record.pop("answer") == record["completion"].strip()
+            found[record["id"]] = record
+    assert len(seen) == 100
+    assert found == {one["id"]: one for one in rows}
+
+
+def test_the_same_capture_makes_the_same_dataset(run: Run, make_recipe: MakeRecipe) -> None:
+    rows = [row(i, review(i)) for i in range(100)]
+
+    def made(part_size: int, **changes: Any) -> str:
+        recipe = make_recipe(changes)
+        capture(run, recipe, rows, part_size)
+        curate(recipe, run)
+        manifest = run.manifest("dataset")
+        assert manifest is not None
+        return manifest.content_hash()
+
+    first = made(100)
+    assert made(100) == first
+    assert made(30) == first
+    assert made(100, seed=1) != first
+
+
+def test_too_few_records_leave_the_finished_dataset_alone(run: Run, make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    capture(run, recipe, [row(i, review(i)) for i in range(60)])
+    curate(recipe, run)
+    before = {key: run.storage.read(key) for key in run.storage.list("dataset")}
+
+    rows = [row(i, review(i)) for i in range(49)]
+    rows += [row(100 + i, review(i), finish_reason="length") for i in range(6)]
+    capture(run, recipe, rows)
+    with pytest.raises(UserError) as caught:
+        curate(recipe, run)
+    assert str(caught.value) == (
+        "49 of 55 records are left after filtering (truncated 6), and at least 50 are needed:"
+        " add data, or look at the task's prompt and choices"
+    )
+    assert {key: run.storage.read(key) for key in run.storage.list("dataset")} == before
+
+
+def test_fifty_records_are_enough(run: Run, make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    capture(run, recipe, [row(i, review(i)) for i in range(50)])
+    curate(recipe, run)
+    assert all(table.num_rows for table in dataset(run).values())
+
+
+def test_fifty_times_nearly_the_same_is_not_enough(run: Run, make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    capture(run, recipe, [row(i, review(0) + f" {i}") for i in range(60)])
+    with pytest.raises(UserError, match="too few distinct records to split: none is left for"):
+        curate(recipe, run)
+    assert run.storage.list("dataset") == []
+
+
+def test_without_a_finished_capture(run: Run, make_recipe: MakeRecipe) -> None:
+    run.storage.write("capture/parts/part-00000.parquet", write_part([row(0, "x")], DESCRIPTION))
+    with pytest.raises(UserError, match="has no finished capture: run `stillhouse capture` first"):
+        curate(make_recipe(), run)
+
+
+def test_a_damaged_part_is_named(run: Run, make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    capture(run, recipe, [row(i, review(i)) for i in range(60)])
+    run.storage.write("capture/parts/part-00000.parquet", b"PAR1 and no more")
+    with pytest.raises(UserError, match=r"capture/parts/part-00000\.parquet is damaged .*: remove it"):
+        curate(recipe, run)
+
+
+def test_leftovers_of_an_older_dataset_go(run: Run, make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    run.storage.write("dataset/old.parquet", b"x")
+    capture(run, recipe, [row(i, review(i)) for i in range(60)])
+    curate(recipe, run)
+    assert not run.storage.exists("dataset/old.parquet")
