@@ -158,7 +158,7 @@ def _start(module: str, words: list[str]) -> NoReturn:
     """
     process = subprocess.Popen([sys.executable, "-m", module, *words])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    signal.signal(signal.SIGTERM, lambda *_: process.send_signal(signal.SIGINT))
     sys.exit(process.wait())
 
 

@@ -9,6 +9,7 @@ import argparse
 import io
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from typing import Any
 import pyarrow.parquet
 from openai import OpenAI
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from stillhouse.recipe import Recipe, load_recipe
@@ -93,19 +95,21 @@ def _ready(process: subprocess.Popen[bytes], url: str) -> int | None:
 
 
 def _ask(client: OpenAI, recipe: Recipe, run: Run, count: int) -> None:
-    """Ask the first `count` test reviews, and print text, answer, route and confidence."""
-    rows = _test_rows(run)[:count]
+    """Ask `count` of the test reviews, and print text, answer, route and confidence."""
+    rows = _test_rows(run)
+    rows = random.Random(recipe.seed).sample(rows, min(count, len(rows)))
     table = Table("review", "gold", "answer", "by", "confidence", box=None, pad_edge=False)
     began = time.monotonic()
     for row in rows:
         text = json.loads(row["fields"])["text"]
+        shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         messages: Any = [{"role": "user", "content": text}]
         answered = client.chat.completions.with_raw_response.create(model=recipe.name, messages=messages)
         answer = (answered.parse().choices[0].message.content or "").strip()
         confidence = answered.headers.get("x-stillhouse-confidence", "")
         colour = "green" if answer == row["gold"] else "red"
         table.add_row(
-            text if len(text) <= 70 else f"{text[:69]}…",
+            escape(shown if len(shown) <= 70 else f"{shown[:69]}…"),
             row["gold"] or "",
             f"[{colour}]{answer}[/]",
             answered.headers["x-stillhouse-route"],

@@ -23,6 +23,14 @@ def _submit(recipe: Path, run: str, address: str) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
 
 
+def _submit_by_ray(recipe: Path, run: str, address: str) -> subprocess.CompletedProcess[str]:
+    """The plain form of the README, with the recipe's own folder for a working directory."""
+    ray = str(Path(sys.executable).parent / "ray")
+    job = ["python", "-m", "ray_jobs.pipeline", "--recipe", recipe.name, "--run", run]
+    command = [ray, "job", "submit", "--address", address, "--working-dir", str(recipe.parent), "--", *job]
+    return subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
+
+
 def test_submitted_pipeline_makes_a_whole_run_on_s3(small_recipe: Path, dashboard: str, s3: Callable[[], str]) -> None:
     run = Run.open(s3())
 
@@ -43,7 +51,7 @@ def test_submitted_pipeline_makes_a_whole_run_on_s3(small_recipe: Path, dashboar
     assert report["quality"]["teacher"]["n"] == report["test_n"] > 0
     assert [status.state for status in statuses(load_recipe(small_recipe), run)] == ["done"] * 4
 
-    again = _submit(small_recipe, run.uri, dashboard)
+    again = _submit_by_ray(small_recipe, run.uri, dashboard)
 
     assert again.returncode == 0, again.stdout + again.stderr
     assert again.stdout.count("up to date, skipped") == 4
