@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from services.gateway import responses
 from services.gateway.cascade import Cascade, Decision, NobodyAnswers
-from services.gateway.engine import EngineRefused, Question
+from services.gateway.engine import NEUTRAL_SAMPLING, EngineRefused, Question
 from services.gateway.metrics import Metrics
 from services.gateway.protocol import MAX_BODY_BYTES, ApiError, ChatRequest, CompletionRequest, parse
 from stillhouse.errors import UserError
@@ -21,6 +22,9 @@ from stillhouse.recipe import Task
 from stillhouse.task import Prompt, prompt_from_chat
 
 logger = logging.getLogger(__name__)
+
+_SHAPE_CONFIDENCE = ("temperature", "top_p", "stop")
+"""Request parameters that change the probability of an answer, or where it ends."""
 
 
 def make_app(name: str, task: Task, cascade: Cascade, decoding: Mapping[str, Any]) -> FastAPI:
@@ -139,6 +143,7 @@ class _Endpoint:
             prompt=self._prompt(body),
             parameters={**self._decoding, **body.parameters()},
             top_logprobs=body.wanted_logprobs or 0,
+            calibrated=self._calibrated(body.parameters()),
         )
         try:
             return await self._cascade.decide(question, only)
@@ -149,6 +154,14 @@ class _Endpoint:
         except NobodyAnswers as error:
             logger.error("nobody answers: %s", error)
             raise ApiError(503, "neither student nor teacher can answer now: try again later") from error
+
+    def _calibrated(self, given: Mapping[str, Any]) -> bool:
+        """Whether what the client set leaves the confidence comparable: a low temperature makes any answer sure."""
+        usual = NEUTRAL_SAMPLING | dict(self._decoding)
+        if any((given.get(name, usual.get(name)) or None) != (usual.get(name) or None) for name in _SHAPE_CONFIDENCE):
+            return False
+        # A text cut short is likelier than the whole; a choice or an object cut short breaks the contract.
+        return self._task.kind != "text" or given.get("max_tokens", math.inf) >= usual["max_tokens"]
 
     def _prompt(self, body: ChatRequest | CompletionRequest) -> Prompt:
         if isinstance(body, CompletionRequest):

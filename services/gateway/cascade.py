@@ -74,6 +74,8 @@ class Cascade:
             doubt = "the student's answer came without usable logprobs"
         elif answer(self._task, student.text) is None:
             doubt = "the student's answer breaks the task's contract"
+        elif not question.calibrated:
+            doubt = "the client's sampling is not what the policy was calibrated with"
         elif not self._policy.accepts(confidence):
             doubt = "the student is not sure enough"
         else:

@@ -49,11 +49,15 @@ class Token:
 
 @dataclass(frozen=True)
 class Question:
-    """What an engine is asked: the prompt, vLLM's request fields, and how many of the likeliest tokens to name."""
+    """What an engine is asked: the prompt, vLLM's request fields, and how many of the likeliest tokens to name.
+
+    `calibrated` says whether the answer is drawn as the policy was calibrated with, so that its confidence counts.
+    """
 
     prompt: Prompt
     parameters: Mapping[str, Any] = field(default_factory=dict)
     top_logprobs: int = 0
+    calibrated: bool = True
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,29 @@ def test_what_the_client_sets_goes_to_the_engine(confident: Gateway) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("given", "route"),
+    [
+        ({"temperature": 0.1}, "teacher"),
+        ({"top_p": 0.5}, "teacher"),
+        ({"stop": "x"}, "teacher"),
+        ({"temperature": 0, "top_p": 1, "stop": [], "seed": 3, "max_tokens": 1}, "student"),
+    ],
+)
+def test_a_confidence_that_the_policy_does_not_know_is_not_trusted(
+    confident: Gateway, given: dict[str, Any], route: str
+) -> None:
+    assert confident.chat(**given).headers["x-stillhouse-route"] == route
+    assert confident.chat(model="reviews-student", **given).headers["x-stillhouse-route"] == "student"
+
+
+@pytest.mark.parametrize(("max_tokens", "route"), [(3, "teacher"), (4, "student"), (5, "student")])
+def test_a_text_that_may_be_cut_short_is_not_trusted(max_tokens: int, route: str) -> None:
+    task = Task(kind="text", prompt="Shorten: {text}", max_tokens=4)
+    gateway = Gateway(sure("short"), sure("brief"), task=task)
+    assert gateway.chat(max_tokens=max_tokens).headers["x-stillhouse-route"] == route
+
+
 def test_completions_take_the_whole_prompt_and_keep_the_space(doubtful: Gateway) -> None:
     response = doubtful.complete()
     assert response.headers["x-stillhouse-route"] == "teacher"

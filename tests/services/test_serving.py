@@ -211,6 +211,13 @@ def test_the_clients_mistakes(served: Served) -> None:
     assert (too_long.value.param, too_long.value.code) == ("messages", "context_length_exceeded")
 
 
+def test_a_temperature_does_not_make_the_student_sure(served: Served) -> None:
+    # vLLM's logprobs for choices are those after the temperature.
+    for text in TEXTS:
+        headers, _ = ask(served, text, temperature=0.01)
+        assert headers["x-stillhouse-route"] == "teacher"
+
+
 def test_metrics(served: Served) -> None:
     ask(served, model="reviews-teacher")
     text = httpx.get(f"{served.url}/metrics").text
@@ -223,4 +230,5 @@ def test_ctrl_c_leaves_nothing_behind(served: Served) -> None:
     assert left == []
     assert "Traceback" not in served.output()
     with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", served.port))
