@@ -26,7 +26,7 @@ $(INSTALLED): requirements/cpu.txt requirements/overrides-cpu.txt pyproject.toml
 	@command -v $(PYTHON) > /dev/null || { echo "error: $(PYTHON) is not installed: stillhouse needs Python 3.11 (set PYTHON=... if it has another name)"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	$(UV) pip install --quiet --python $(BIN)/python --no-deps $(TORCH_BACKEND) -r requirements/cpu.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --compile-bytecode $(TORCH_BACKEND) -r requirements/cpu.txt
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 

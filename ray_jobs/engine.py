@@ -28,8 +28,9 @@ class BatchEngine:
     """One vLLM engine in this process, for one task."""
 
     def __init__(self, model: str, engine: Engine, task: Task, *, top_k: int) -> None:
-        if engine.device == "cpu":
-            os.environ["VLLM_CPU_KVCACHE_SPACE"] = f"{engine.kv_cache_gb:g}"
+        if engine.device == "cpu" and engine.cpus is None:
+            # vLLM would leave one core idle, which is half of a small laptop.
+            os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
         # In this process, so that the engine ends with its actor and a kill leaves nothing behind.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -53,7 +54,7 @@ class BatchEngine:
             enable_prefix_caching=False,
             disable_log_stats=True,
             seed=0,
-            **({"gpu_memory_utilization": engine.gpu_memory_utilization} if engine.device == "cuda" else {}),
+            **_memory(engine),
         )
 
     @property
@@ -77,6 +78,13 @@ class BatchEngine:
         inputs = [{"prompt_token_ids": list(ids)} for ids in prompts]
         outputs = self._llm.generate(inputs, parameters, use_tqdm=False)
         return [_completion(output.prompt_token_ids, output.outputs[0]) for output in outputs]
+
+
+def _memory(engine: Engine) -> dict[str, Any]:
+    if engine.device == "cuda":
+        return {"gpu_memory_utilization": engine.gpu_memory_utilization}
+    # In bytes, where VLLM_CPU_KVCACHE_SPACE takes whole GiB only.
+    return {"kv_cache_memory_bytes": int(engine.kv_cache_gb * 2**30)}
 
 
 def _completion(prompt_token_ids: Iterable[int], output: Any) -> Completion:

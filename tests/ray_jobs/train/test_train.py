@@ -29,7 +29,8 @@ WORDS = "good bad film plot the a yes no"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _ray() -> Iterator[None]:
+def _ray(s3: Callable[[], str]) -> Iterator[None]:
+    """Started after the S3 server, so that its workers know where that is."""
     with connected():
         yield
 
@@ -118,24 +119,23 @@ def test_the_student_learns_what_the_teacher_says(make_run: Callable[..., tuple[
     assert probabilities[8] == pytest.approx(0.95, abs=0.06), "the teacher's probability, not only its choice"
 
 
-@pytest.mark.parametrize("zero_stage", [0, 3])
 def test_every_stage_and_number_of_workers_trains_the_same_student(
-    make_run: Callable[..., tuple[Recipe, Run]], zero_stage: int
+    make_run: Callable[..., tuple[Recipe, Run]],
 ) -> None:
     alone = make_run("alone", workers=1, zero_stage=0, epochs=1)
-    together = make_run(f"zero{zero_stage}", workers=2, zero_stage=zero_stage, epochs=1, micro_batch_size=4)
-
     train(*alone)
-    train(*together)
 
     # 44 records in batches of 8: the last one is half empty, so that workers have uneven micro-batches.
-    assert _distance(_weights(alone[1]), _weights(together[1])) < 2e-4
+    for zero_stage in (2, 3):
+        together = make_run(f"zero{zero_stage}", workers=2, zero_stage=zero_stage, epochs=1, micro_batch_size=4)
+        train(*together)
+        assert _distance(_weights(alone[1]), _weights(together[1])) < 2e-4
 
 
 def test_a_training_whose_worker_is_killed_goes_on_to_the_very_same_weights(
     make_run: Callable[..., tuple[Recipe, Run]], s3: Callable[[], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings: dict[str, Any] = {"epochs": 20, "checkpoint_every": 5, "workers": 2}
+    settings: dict[str, Any] = {"epochs": 10, "checkpoint_every": 5, "workers": 2}
     whole = make_run("whole", **settings)
     train(*whole)
 
@@ -149,9 +149,9 @@ def test_a_training_whose_worker_is_killed_goes_on_to_the_very_same_weights(
     capsys.readouterr()
     train(recipe, run)
 
-    resumed = re.search(r"goes on at step (\d+) of 120", capsys.readouterr().out)
+    resumed = re.search(r"goes on at step (\d+) of 60", capsys.readouterr().out)
     assert resumed
-    assert 0 < int(resumed[1]) < 120
+    assert 0 < int(resumed[1]) < 60
     assert _distance(_weights(whole[1]), _weights(run)) == 0.0
 
 
