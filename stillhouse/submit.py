@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 import shutil
 import tempfile
@@ -26,16 +27,20 @@ def submit(recipe: Path, run: str, address: str) -> int:
         0, or the job's exit status.
 
     Raises:
-        UserError: the cluster cannot be reached, or `run` is a local path that it could not share.
+        UserError: the cluster cannot be reached, wants another token, or `run` is a local path that it could not share.
     """
     if "://" not in run and not Path(run).is_absolute():
         raise UserError(
             f"--run {run} is relative, which means nothing on the cluster: give s3://bucket/prefix or a shared path"
         )
+    _use_token()
+    from ray.exceptions import AuthenticationError
     from ray.job_submission import JobStatus, JobSubmissionClient
 
     try:
         client = JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise UserError(f"{address} wants a token that is not this one: set RAY_AUTH_TOKEN to the cluster's") from error
     except (ConnectionError, RuntimeError) as error:
         raise UserError(f"no Ray cluster answers at {address}: {str(error).splitlines()[0]}") from error
     with tempfile.TemporaryDirectory() as temporary:
@@ -50,6 +55,13 @@ def submit(recipe: Path, run: str, address: str) -> int:
     info = client.get_job_info(job)
     print(f"{job}: {info.status.value.lower()}", flush=True)
     return 0 if info.status == JobStatus.SUCCEEDED else info.driver_exit_code or 1
+
+
+def _use_token() -> None:
+    """Have Ray show a token where there is one: its job client does not look for one by itself, as `ray.init` does."""
+    named = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
+    if named or (Path.home() / ".ray" / "auth_token").is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def _pack(recipe_file: Path, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -13,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -51,9 +53,18 @@ def small_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def dashboard(s3: object) -> Iterator[str]:
-    """The dashboard's address of a Ray head that knows the S3 server, and that nothing else joins."""
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray head, and what a client needs to reach it."""
+
+    address: str
+    environment: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def cluster(s3: object) -> Iterator[Cluster]:
+    """A Ray head that knows the S3 server, and that nothing joins without its token."""
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     port, folder = free_port(), tempfile.mkdtemp(prefix="ray", dir="/tmp")
     command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=8"]
     command += ["--node-ip-address=127.0.0.1", f"--port={free_port()}", f"--dashboard-port={port}"]
@@ -61,11 +72,13 @@ def dashboard(s3: object) -> Iterator[str]:
     log = Path(folder) / "head.log"
     with log.open("wb") as output:
         # A session of its own, so that the whole family can be ended without naming any other Ray on the machine.
-        head = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, cwd=folder)
+        head = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, cwd=folder, env=environment
+        )
     try:
         address = f"http://127.0.0.1:{port}"
         _wait_for(address, head, log)
-        yield address
+        yield Cluster(address, environment)
     finally:
         head.send_signal(signal.SIGTERM)
         try:

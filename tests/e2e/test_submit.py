@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,23 +20,43 @@ from stillhouse.run import STEPS, Run
 pytestmark = pytest.mark.slow
 
 
-def _submit(recipe: Path, run: str, address: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "stillhouse.cli", "submit", str(recipe), "--run", run, "--address", address]
-    return subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
+def _submit(recipe: Path, run: str, cluster: Any) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "stillhouse.cli",
+        "submit",
+        str(recipe),
+        "--run",
+        run,
+        "--address",
+        cluster.address,
+    ]
+    return subprocess.run(command, env=cluster.environment, capture_output=True, text=True, timeout=800, check=False)
 
 
-def _submit_by_ray(recipe: Path, run: str, address: str) -> subprocess.CompletedProcess[str]:
+def _submit_by_ray(recipe: Path, run: str, cluster: Any) -> subprocess.CompletedProcess[str]:
     """The plain form of the README, with the recipe's own folder for a working directory."""
     ray = str(Path(sys.executable).parent / "ray")
     job = ["python", "-m", "ray_jobs.pipeline", "--recipe", recipe.name, "--run", run]
-    command = [ray, "job", "submit", "--address", address, "--working-dir", str(recipe.parent), "--", *job]
-    return subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
+    command = [ray, "job", "submit", "--address", cluster.address, "--working-dir", str(recipe.parent), "--", *job]
+    return subprocess.run(command, env=cluster.environment, capture_output=True, text=True, timeout=800, check=False)
 
 
-def test_submitted_pipeline_makes_a_whole_run_on_s3(small_recipe: Path, dashboard: str, s3: Callable[[], str]) -> None:
+def test_a_wrong_token_is_one_sentence(small_recipe: Path, cluster: Any) -> None:
+    stranger = dataclasses.replace(cluster, environment=cluster.environment | {"RAY_AUTH_TOKEN": "0" * 64})
+
+    refused = _submit(small_recipe, "s3://stillhouse/never", stranger)
+
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert "wants a token that is not this one" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_submitted_pipeline_makes_a_whole_run_on_s3(small_recipe: Path, cluster: Any, s3: Callable[[], str]) -> None:
     run = Run.open(s3())
 
-    first = _submit(small_recipe, run.uri, dashboard)
+    first = _submit(small_recipe, run.uri, cluster)
 
     assert first.returncode == 0, first.stdout + first.stderr
     assert "[capture]" in first.stdout, "the job's logs are followed"
@@ -51,7 +73,7 @@ def test_submitted_pipeline_makes_a_whole_run_on_s3(small_recipe: Path, dashboar
     assert report["quality"]["teacher"]["n"] == report["test_n"] > 0
     assert [status.state for status in statuses(load_recipe(small_recipe), run)] == ["done"] * 4
 
-    again = _submit_by_ray(small_recipe, run.uri, dashboard)
+    again = _submit_by_ray(small_recipe, run.uri, cluster)
 
     assert again.returncode == 0, again.stdout + again.stderr
     assert again.stdout.count("up to date, skipped") == 4
@@ -59,7 +81,7 @@ def test_submitted_pipeline_makes_a_whole_run_on_s3(small_recipe: Path, dashboar
 
     other = small_recipe.with_name("other.yaml")
     other.write_text(small_recipe.read_text().replace("name: movie-reviews", "name: other"))
-    refused = _submit(other, run.uri, dashboard)
+    refused = _submit(other, run.uri, cluster)
 
     assert refused.returncode == 2, refused.stdout + refused.stderr
     assert "was made by the recipe 'movie-reviews', not by 'other'" in refused.stdout
