@@ -64,7 +64,13 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster(s3: object) -> Iterator[Cluster]:
     """A Ray head that knows the S3 server, and that nothing joins without its token."""
-    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    environment = {
+        **os.environ,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        # As in the image: `python` is the one that has the libraries.
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
     port, folder = free_port(), tempfile.mkdtemp(prefix="ray", dir="/tmp")
     command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=8"]
     command += ["--node-ip-address=127.0.0.1", f"--port={free_port()}", f"--dashboard-port={port}"]
