@@ -1,12 +1,13 @@
 """The demo's wall time and peak memory, step by step: `python -m benchmarks.demo`.
 
-Runs `make demo`'s program once in a folder of its own. There is nothing to hold it against but the time and memory
+Runs `make demo`'s program once in a new folder. There is nothing to hold it against but the time and memory
 that a laptop has, so `other` and `ratio` are null. Memory is the proportional set size (PSS) of the program and all
 its descendants: shared pages count once.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
@@ -30,8 +31,13 @@ _STEP = re.compile(r"^\[(\w+)\]")
 
 def main() -> int:
     """Run the demo, print a table and one JSON line; the demo's exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.demo", description="Measure the demo, step by step.")
+    parser.add_argument("--run", help="where the demo's run goes; it must not exist (default: a temporary folder)")
+    words = parser.parse_args()
+    if words.run and Path(words.run).exists():
+        parser.error(f"{words.run} exists, and a demo that skips its steps has nothing to measure")
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(DEMO), "--run", str(Path(folder) / "run")]
+        command = [sys.executable, str(DEMO), "--run", words.run or str(Path(folder) / "run")]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace")
         seconds, peaks = _watch(process)
     if process.returncode:
