@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -15,7 +16,12 @@ from stillhouse.run import Run
 from stillhouse.signal.schema import read_table
 
 Record = Mapping[str, Any]
-"""A row of the dataset: `prompt_token_ids`, `completion_token_ids`, `top_ids`, `top_logprobs`."""
+"""A row of the dataset: `id`, `prompt_token_ids`, `completion_token_ids`, `top_ids`, `top_logprobs`."""
+
+T = TypeVar("T")
+
+_WINDOW = 8
+"""Batches whose records are sorted together: enough to halve the padding of sentences, few enough to stay random."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +53,31 @@ def load_split(run: Run, split: str, *, max_length: int) -> tuple[list[dict[str,
     """The records of a split that fit into `max_length` tokens, and how many do not.
 
     Raises:
-        UserError: none fits.
+        UserError: none fits, or a completion token lacks the teacher's logprobs: hard targets never stand in for them.
     """
     key = f"dataset/{split}.parquet"
-    columns = ["prompt_token_ids", "completion_token_ids", "top_ids", "top_logprobs"]
+    columns = ["id", "prompt_token_ids", "completion_token_ids", "top_ids", "top_logprobs"]
     rows: list[dict[str, Any]] = read_table(run.storage.read(key), name=key).select(columns).to_pylist()
+    for row in rows:
+        _check_signal(row, key)
     fitting = [row for row in rows if length(row) <= max_length]
     if not fitting:
         raise UserError(f"no {split} record fits into {max_length} tokens: raise `student.max_length`")
     return fitting, len(rows) - len(fitting)
+
+
+def _check_signal(record: Record, key: str) -> None:
+    where = f"{key}, record {record['id']}"
+    ids, logprobs = record["top_ids"], record["top_logprobs"]
+    if not record["prompt_token_ids"] or not record["completion_token_ids"]:
+        raise UserError(f"{where} has no prompt or no completion: curate again")
+    if not len(ids) == len(logprobs) == len(record["completion_token_ids"]) or not all(ids):
+        raise UserError(
+            f"{where} lacks the teacher's logprobs of a token, so there is nothing to distil: capture again"
+        )
+    pairs = zip(ids, logprobs, strict=True)
+    if not all(len(tops) == len(values) and all(map(math.isfinite, values)) for tops, values in pairs):
+        raise UserError(f"{where} holds logprobs of the teacher that are not numbers: capture again")
 
 
 def length(record: Record) -> int:
@@ -63,25 +85,44 @@ def length(record: Record) -> int:
     return len(record["prompt_token_ids"]) + len(record["completion_token_ids"])
 
 
-def steps_in_epoch(records: int, batch_size: int) -> int:
-    """Optimizer steps of a pass over the records; the last one may be smaller."""
-    return -(-records // batch_size)
+class Sampler:
+    """Which records every optimizer step sees.
 
-
-def step_records(
-    lengths: Sequence[int], step: int, *, batch_size: int, workers: int, micro_batch_size: int, seed: int
-) -> list[list[list[int]]]:
-    """Indices of the records of one optimizer step: [micro-batches][workers][records].
-
-    It depends on nothing but its arguments, so that a resumed training sees the batches that it would have seen.
-    Within a step records are sorted by length, so that those that share a micro-batch share little padding.
+    It depends on nothing but its arguments and the step's number, so that a resumed training sees the batches that it
+    would have seen, and any number of workers the same ones. Records of like length share a batch, so that little of
+    it is padding: those of `_WINDOW` batches are drawn at random, sorted, cut into batches, and these are shuffled.
     """
-    epoch, place = divmod(step, steps_in_epoch(len(lengths), batch_size))
-    order = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)).tolist()
-    chosen = sorted(order[place * batch_size : (place + 1) * batch_size], key=lambda i: (lengths[i], i))
+
+    def __init__(self, lengths: Sequence[int], *, batch_size: int, seed: int) -> None:
+        self._lengths, self._batch_size, self._seed = lengths, batch_size, seed
+        self.steps_in_epoch = -(-len(lengths) // batch_size)
+        self._epoch, self._batches = -1, [[0]]
+
+    def batch(self, step: int) -> list[int]:
+        """Indices of the records of a step, shortest first; the last batch of an epoch may be smaller."""
+        epoch, place = divmod(step, self.steps_in_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._batches = epoch, self._shuffled(epoch)
+        return self._batches[place]
+
+    def _shuffled(self, epoch: int) -> list[list[int]]:
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
+        order = torch.randperm(len(self._lengths), generator=generator).tolist()
+        found: list[list[int]] = []
+        for window in slices(order, _WINDOW * self._batch_size):
+            batches = list(slices(sorted(window, key=lambda i: (self._lengths[i], i)), self._batch_size))
+            found += [list(batches[i]) for i in torch.randperm(len(batches), generator=generator).tolist()]
+        return found
+
+
+def shares(batch: Sequence[int], *, batch_size: int, workers: int, micro_batch_size: int) -> list[list[list[int]]]:
+    """A batch split up: [micro-batches][workers][records], as many micro-batches whether the batch is full or not.
+
+    Workers take turns, so that records of like length meet in a micro-batch and no worker waits long for another.
+    """
     block = workers * micro_batch_size
-    micro_batches = [chosen[start : start + block] for start in range(0, batch_size, block)]
-    return [[micro_batch[worker::workers] for worker in range(workers)] for micro_batch in micro_batches]
+    blocks = [batch[start : start + block] for start in range(0, batch_size, block)]
+    return [[list(one[worker::workers]) for worker in range(workers)] for one in blocks]
 
 
 def collate(records: Sequence[Record], *, pad_id: int) -> Batch:
@@ -129,7 +170,7 @@ def weightless(batch: Batch) -> Batch:
     return Batch(batch.input_ids, batch.attention_mask, batch.rows, batch.columns, targets)
 
 
-def slices(records: Sequence[Record], size: int) -> Iterator[Sequence[Record]]:
-    """The records, `size` at a time."""
-    for start in range(0, len(records), size):
-        yield records[start : start + size]
+def slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """The items, `size` at a time."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

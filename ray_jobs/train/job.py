@@ -6,13 +6,16 @@ and removed when the student is there.
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import threading
 import time
 from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow.fs
+import ray.exceptions
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.config import LoggingConfig
@@ -25,6 +28,18 @@ from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe
 from stillhouse.run import Run, digest
 from stillhouse.storage import LocalStorage
+
+_KEEP_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**40),
+    "MALLOC_TOP_PAD_": str(2**26),
+}
+"""For glibc in workers on a CPU: keep freed memory. Else each step's gradients and DeepSpeed's buffers, a gigabyte for
+50M parameters, go back to the kernel and are cleared again page by page, which took a quarter of a worker's time."""
+
+_SNAPSHOT = "checkpoint_manager_snapshot.json"
+"""Where Ray Train notes which checkpoints are whole."""
 
 
 def train(recipe: Recipe, run: Run) -> None:
@@ -42,15 +57,8 @@ def train(recipe: Recipe, run: Run) -> None:
         "train",
         f"reads {run.uri}/dataset, writes {run.uri}/student; ZeRO-{student.zero_stage}, {student.workers} workers",
     )
-    for key in run.storage.list("training"):
-        if not key.startswith(f"training/{name}/"):  # of another recipe: nothing here could go on from it
-            run.storage.delete(key)
-    run.clear("student")
-
+    _tidy(run, name)
     board = Queue()
-    over = threading.Event()
-    teller = threading.Thread(target=_tell, args=(board, over))
-    teller.start()
     trainer = TorchTrainer(
         train_loop,
         train_loop_config={"config": Config(recipe, run, inputs, board)},
@@ -64,32 +72,69 @@ def train(recipe: Recipe, run: Run) -> None:
             name=name,
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
             logging_config=LoggingConfig(log_level="ERROR"),
+            worker_runtime_env={"env_vars": _KEEP_MEMORY} if student.device == "cpu" else None,
             **_storage(run),
         ),
     )
     try:
-        result = trainer.fit()
+        scores = _fitted(trainer, board)
     except ray.train.v2.api.exceptions.TrainingFailedError as error:
         raise _cause(error) from error
-    finally:
-        over.set()
-        teller.join()
-        board.shutdown(force=True)
-    counts = {"records": dataset.counts["train"], **(result.metrics or {})}
+    counts = {"records": dataset.counts["train"], **scores}
     run.commit("student", recipe=recipe, inputs=inputs, counts=counts, began=began)
-    run.storage.delete_folder("training")
+    _remove(run, "training")
 
 
-def _tell(board: Queue, over: threading.Event) -> None:
-    """Print what the first worker says, until training is over and everything was said."""
-    while True:
+def _fitted(trainer: TorchTrainer, board: Queue) -> dict[str, float]:
+    """Train, and print meanwhile what the first worker says; what it returned.
+
+    In the main thread Ray Train would take Ctrl-C for itself, and end this process with status 0.
+    """
+    outcome: dict[str, Any] = {}
+
+    def fit() -> None:
         try:
-            say("train", board.get(timeout=1.0))
-        except Empty:
-            if over.is_set():
-                return
-        except ray.exceptions.RayError:
-            return
+            outcome["result"] = trainer.fit()
+        except BaseException as error:  # raised again in the main thread
+            outcome["error"] = error
+
+    fitting = threading.Thread(target=fit, daemon=True)
+    fitting.start()
+    try:
+        while True:
+            over = not fitting.is_alive()
+            try:
+                while True:
+                    say("train", board.get(timeout=0.0 if over else 0.5))
+            except Empty:
+                if over:
+                    break
+    finally:
+        board.shutdown(force=True)
+    if "error" in outcome:
+        raise outcome["error"]
+    scores: dict[str, float] = outcome["result"].return_value
+    return scores
+
+
+def _tidy(run: Run, name: str) -> None:
+    """Remove the checkpoints that nothing can go on from: of other inputs, or cut off while Ray Train noted them."""
+    others = [key for key in run.storage.list("training") if not key.startswith(f"training/{name}/")]
+    for key in others:
+        run.storage.delete(key)
+    snapshot = f"training/{name}/{_SNAPSHOT}"
+    if run.storage.exists(snapshot):
+        try:
+            json.loads(run.storage.read(snapshot))
+        except ValueError:
+            say("train", "the last checkpoint is damaged: begins again")
+            _remove(run, f"training/{name}")
+
+
+def _remove(run: Run, folder: str) -> None:
+    run.storage.delete_folder(folder)
+    if isinstance(run.storage, LocalStorage):
+        shutil.rmtree(run.storage.path(folder), ignore_errors=True)  # its empty folders
 
 
 def _storage(run: Run) -> dict[str, Any]:

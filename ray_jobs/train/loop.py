@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +14,15 @@ import ray.train
 import torch
 import torch.distributed
 
-from ray_jobs.train.batches import Record, collate, length, load_split, slices, step_records, steps_in_epoch, weightless
+from ray_jobs.train.batches import Batch, Record, Sampler, collate, length, load_split, shares, slices, weightless
 from ray_jobs.train.distributed import LossPositions, import_deepspeed, make_engine, micro_batches
 from ray_jobs.train.model_card import model_card
 from ray_jobs.train.student_init import make_student
+from ray_jobs.train.teller import Teller
 from stillhouse.errors import UserError
 from stillhouse.losses.mix import distillation_loss
 from stillhouse.recipe import Recipe, Student
 from stillhouse.run import Run
-
-_TELL_EVERY_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,12 @@ class Config:
     board: Any
 
 
-def train_loop(given: dict[str, Config]) -> None:
-    """Train from the last checkpoint, if there is one; worker 0 writes the student."""
+def train_loop(given: dict[str, Config]) -> dict[str, float]:
+    """Train from the last checkpoint, if there is one; worker 0 writes the student.
+
+    Returns:
+        What is known of the student: steps, and its scores on the validation split.
+    """
     config = given["config"]
     recipe, student = config.recipe, config.recipe.student
     deepspeed = import_deepspeed(student.device)
@@ -54,93 +57,73 @@ def train_loop(given: dict[str, Config]) -> None:
 
     records, too_long = load_split(config.run, "train", max_length=student.max_length)
     validation, _ = load_split(config.run, "validation", max_length=student.max_length)
-    lengths = [length(record) for record in records]
-    per_epoch = steps_in_epoch(len(records), student.batch_size)
-    steps = min(per_epoch * student.epochs, student.max_steps or per_epoch * student.epochs)
+    sampler = Sampler([length(record) for record in records], batch_size=student.batch_size, seed=recipe.seed)
+    steps = sampler.steps_in_epoch * student.epochs
+    steps = min(steps, student.max_steps or steps)
     model, tokenizer = make_student(recipe)
-    _check_vocabulary(model.config.vocab_size, records)
+    _check_vocabulary(model.config.vocab_size, [*records, *validation])
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     engine = make_engine(deepspeed, LossPositions(model), student, steps=steps)
     begin = _restored(engine)
-    teller = _Teller(config.board if rank == 0 else None, steps, begin)
-    teller.say(
-        f"{sum(p.numel() for p in model.parameters()) / 1e6:.0f}M parameters, {len(records)} records, {steps} steps"
-    )
+    teller = Teller(config.board if rank == 0 else None, steps, begin)
+    size = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters()) / 1e6
+    teller.say(f"{size:.0f}M parameters, {len(records)} records, {steps} steps")
     if too_long:
         teller.say(f"left out {too_long} records longer than student.max_length ({student.max_length} tokens)")
     if begin:
         teller.say(f"goes on at step {begin} of {steps}")
 
-    metrics: dict[str, float] = {}
+    scores: dict[str, float] = {}
     for step in range(begin, steps):
-        chosen = step_records(
-            lengths,
-            step,
-            batch_size=student.batch_size,
-            workers=workers,
-            micro_batch_size=student.micro_batch_size,
-            seed=recipe.seed,
-        )
-        everyone = [records[i] for micro_batch in chosen for part in micro_batch for i in part]
-        tokens = sum(len(record["completion_token_ids"]) for record in everyone)
-        sums = torch.zeros(2)
-        for micro_batch in chosen:
-            own = [records[i] for i in micro_batch[rank]]
-            batch = collate(own, pad_id=pad_id) if own else weightless(collate(records[:1], pad_id=pad_id))
-            batch = batch.to(engine.device)
-            losses = distillation_loss(engine(batch), batch.targets, **_weights(student), tokens=tokens)
+        batch = sampler.batch(step)
+        tokens = sum(len(records[i]["completion_token_ids"]) for i in batch)
+        sums = torch.zeros(2, device=engine.device)
+        for share in shares(
+            batch, batch_size=student.batch_size, workers=workers, micro_batch_size=student.micro_batch_size
+        ):
+            own = _collated([records[i] for i in share[rank]], records[0], pad_id).to(engine.device)
+            losses = distillation_loss(engine(own), own.targets, **_weights(student), tokens=tokens)
             # DeepSpeed takes the mean over micro-batches and workers; the loss is divided by the global count already.
             engine.backward(losses.total * workers * micro_batches(student))
             engine.step()
-            sums += torch.stack([losses.kd.detach(), losses.ce.detach()]).cpu()
+            sums += torch.stack([losses.kd.detach(), losses.ce.detach()])
         torch.distributed.all_reduce(sums)
-        if not torch.isfinite(sums).all():
-            raise UserError(f"the loss is not a number any more at step {step + 1}: lower `student.learning_rate`")
-        teller.step(step + 1, kd=float(sums[0]), ce=float(sums[1]), tokens=sum(map(length, everyone)))
+        kd, ce = sums.tolist()
+        _require_number(kd + ce, f"the loss at step {step + 1}")
         done = step + 1
-        if done % per_epoch == 0 or done == steps:
-            metrics = _validated(engine, validation, student, pad_id, rank, workers)
-            shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-            teller.say(f"epoch {done / per_epoch:g}, on the validation split: {shown}")
-        if done % student.checkpoint_every == 0 or done == steps:
-            _checkpoint(engine, done, metrics)
-    if not metrics:  # everything was trained before, and only the student was still to be written
-        metrics = _validated(engine, validation, student, pad_id, rank, workers)
-    _save(deepspeed, model, tokenizer, config, model_card(recipe, config.inputs, metrics), write=rank == 0)
-
-
-class _Teller:
-    """Progress to the driver's board; silent on every worker but the first."""
-
-    def __init__(self, board: Any, steps: int, begin: int) -> None:
-        self._board, self._steps = board, steps
-        self._since, self._from, self._tokens = time.monotonic(), begin, 0
-
-    def say(self, text: str) -> None:
-        if self._board is not None:
-            self._board.put(text)
-
-    def step(self, done: int, *, kd: float, ce: float, tokens: int) -> None:
-        self._tokens += tokens
-        spent = time.monotonic() - self._since
-        if spent < _TELL_EVERY_S and done < self._steps:
-            return
-        from ray_jobs.progress import duration
-
-        left = duration((self._steps - done) * spent / max(1, done - self._from))
-        pace = f"{self._tokens / spent:.0f} tokens/s, {left} left"
-        self.say(f"{done}/{self._steps} steps, KD {kd:.4f}, CE {ce:.4f}, {pace}")
-        self._since, self._from, self._tokens = time.monotonic(), done, 0
+        teller.step(done, kd=kd, ce=ce, tokens=sum(length(records[i]) for i in batch))
+        if done % sampler.steps_in_epoch == 0 or done == steps:
+            scores = _validated(engine, validation, student, pad_id, rank, workers)
+            shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+            teller.say(f"epoch {done / sampler.steps_in_epoch:g}, on the validation split: {shown}")
+        if done % student.checkpoint_every == 0 and done < steps:
+            _checkpoint(engine, done)
+    _save(deepspeed, model, tokenizer, config, model_card(recipe, config.inputs, scores), write=rank == 0)
+    return {"steps": steps, **scores}
 
 
 def _weights(student: Student) -> dict[str, float]:
     return {"kd_weight": student.kd_weight, "ce_weight": student.ce_weight, "temperature": student.temperature}
 
 
+def _collated(own: Sequence[Record], any_record: Record, pad_id: int) -> Batch:
+    """A worker's share; without records it runs another's without weight, since every worker takes part in a step."""
+    return collate(own, pad_id=pad_id) if own else weightless(collate([any_record], pad_id=pad_id))
+
+
 def _check_vocabulary(size: int, records: Sequence[Record]) -> None:
-    largest = max(max(map(max, record["top_ids"]), default=0) for record in records if record["top_ids"])
+    """Raise `UserError` for a token that the student has no embedding or no logit for."""
+    largest = max(
+        max(record["prompt_token_ids"] + record["completion_token_ids"] + [max(ids) for ids in record["top_ids"]])
+        for record in records
+    )
     if largest >= size:
-        raise UserError(f"the teacher's signal holds token {largest}, but the student's vocabulary ends at {size - 1}")
+        raise UserError(f"the dataset holds token {largest}, but the student's vocabulary ends at {size - 1}")
+
+
+def _require_number(value: float, what: str) -> None:
+    if not math.isfinite(value):
+        raise UserError(f"{what} is not a number any more: lower `student.learning_rate`")
 
 
 def _restored(engine: Any) -> int:
@@ -153,34 +136,42 @@ def _restored(engine: Any) -> int:
     return int(state["step"])
 
 
-def _checkpoint(engine: Any, step: int, metrics: dict[str, float]) -> None:
+def _checkpoint(engine: Any, step: int) -> None:
     """Every worker gives its shard; Ray Train puts them together in the run's storage, and prunes older ones."""
     with tempfile.TemporaryDirectory() as folder:
         engine.save_checkpoint(folder, tag="step", client_state={"step": step})
-        ray.train.report({"step": step, **metrics}, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        ray.train.report({"step": step}, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
 @torch.no_grad()
 def _validated(
     engine: Any, records: Sequence[Record], student: Student, pad_id: int, rank: int, workers: int
 ) -> dict[str, float]:
-    """Mean loss and agreement with the teacher's tokens on held-out records, shared out over the workers."""
+    """Mean losses a token on held-out records, shared out over the workers; and agreement: the share of records all of
+    whose tokens are the student's first choice too, each after the teacher's tokens before it.
+
+    Raises:
+        UserError: a loss is not a number.
+    """
     engine.eval()
     by_length = sorted(records, key=length)
-    sums = torch.zeros(4)
+    sums = torch.zeros(5, device=engine.device)
     # Every worker runs as many batches: under ZeRO-3 each of them takes part in gathering the weights.
     for block in slices(by_length, student.micro_batch_size * workers):
         own = block[rank::workers]
-        batch = collate(own, pad_id=pad_id) if own else weightless(collate(block[:1], pad_id=pad_id))
-        batch = batch.to(engine.device)
+        batch = _collated(own, block[0], pad_id).to(engine.device)
         logits = engine(batch)
         losses = distillation_loss(logits, batch.targets, **_weights(student), tokens=1)
-        agree = ((logits.argmax(-1) == batch.targets.ids) * batch.targets.weights).sum()
-        sums += torch.stack([losses.kd, losses.ce, agree, batch.targets.weights.sum()]).cpu()
+        wrong = torch.zeros(len(batch.input_ids), device=engine.device)
+        wrong.index_add_(0, batch.rows, (logits.argmax(-1) != batch.targets.ids).float())
+        right = (wrong == 0).sum() if own else torch.zeros((), device=engine.device)
+        counted = torch.tensor([len(own), float(batch.targets.weights.sum())], device=engine.device)
+        sums += torch.cat([torch.stack([losses.kd, losses.ce, right]), counted])
     torch.distributed.all_reduce(sums)
     engine.train()
-    kd, ce, agree, tokens = sums.tolist()
-    return {"kd": kd / tokens, "ce": ce / tokens, "token_agreement": agree / tokens}
+    kd, ce, agree, count, tokens = sums.tolist()
+    _require_number(kd + ce, "the loss on the validation split")
+    return {"kd": kd / tokens, "ce": ce / tokens, "agreement": agree / count}
 
 
 def _save(deepspeed: Any, model: Any, tokenizer: Any, config: Config, card: str, *, write: bool) -> None:
@@ -193,4 +184,6 @@ def _save(deepspeed: Any, model: Any, tokenizer: Any, config: Config, card: str,
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
             (Path(folder) / "README.md").write_text(card, encoding="utf-8")
+            # An older student stays whole until there is a new one to take its place.
+            config.run.clear("student")
             config.run.storage.upload(Path(folder), "student")

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ray_jobs.train.batches import collate, length, load_split, step_records, steps_in_epoch, weightless
+from ray_jobs.train.batches import Sampler, collate, length, load_split, shares, weightless
 from stillhouse.errors import UserError
 from stillhouse.run import Run
+from stillhouse.signal.schema import write_table
 
 
 def _record(prompt: list[int], completion: list[int]) -> dict[str, Any]:
     return {
+        "id": f"record-{prompt[0]}",
         "prompt_token_ids": prompt,
         "completion_token_ids": completion,
         "top_ids": [[token, token + 1] for token in completion[:-1]] + [[completion[-1]]],
@@ -25,7 +30,7 @@ def _record(prompt: list[int], completion: list[int]) -> dict[str, Any]:
 
 
 @given(
-    records=st.integers(1, 60),
+    records=st.integers(1, 200),
     workers=st.sampled_from([1, 2, 4]),
     micro=st.sampled_from([1, 2, 3]),
     repeat=st.sampled_from([1, 2, 3]),
@@ -33,44 +38,48 @@ def _record(prompt: list[int], completion: list[int]) -> dict[str, Any]:
 )
 @settings(max_examples=80, deadline=None)
 def test_an_epoch_sees_every_record_once(records: int, workers: int, micro: int, repeat: int, seed: int) -> None:
-    lengths = [(7 * i) % 11 + 1 for i in range(records)]
     batch_size = workers * micro * repeat
-    steps = steps_in_epoch(records, batch_size)
+    sampler = Sampler([(7 * i) % 11 + 1 for i in range(records)], batch_size=batch_size, seed=seed)
     for epoch in range(2):
         seen: Counter[int] = Counter()
-        for step in range(epoch * steps, (epoch + 1) * steps):
-            chosen = step_records(
-                lengths, step, batch_size=batch_size, workers=workers, micro_batch_size=micro, seed=seed
-            )
-            assert len(chosen) == repeat, "every step has as many micro-batches, so that no worker waits for ever"
-            assert all(len(part) <= micro for micro_batch in chosen for part in micro_batch)
-            seen.update(i for micro_batch in chosen for part in micro_batch for i in part)
+        for step in range(epoch * sampler.steps_in_epoch, (epoch + 1) * sampler.steps_in_epoch):
+            batch = sampler.batch(step)
+            split = shares(batch, batch_size=batch_size, workers=workers, micro_batch_size=micro)
+            assert len(split) == repeat, "every step has as many micro-batches, so that no worker waits for ever"
+            assert all(len(part) <= micro for micro_batch in split for part in micro_batch)
+            assert sorted(i for micro_batch in split for part in micro_batch for i in part) == sorted(batch)
+            seen.update(batch)
         assert seen == Counter(range(records))
 
 
 def test_the_order_depends_on_seed_and_epoch_alone() -> None:
-    settings_ = {"batch_size": 8, "workers": 2, "micro_batch_size": 4}
-    lengths = list(range(1, 41))
+    lengths = [(7 * i) % 31 + 1 for i in range(90)]
 
-    def epoch(number: int, seed: int) -> list[Any]:
-        return [step_records(lengths, 5 * number + step, **settings_, seed=seed) for step in range(5)]
+    def steps(seed: int) -> list[list[int]]:
+        sampler = Sampler(lengths, batch_size=8, seed=seed)
+        return [sampler.batch(step) for step in range(24)]
 
-    assert epoch(0, 1) == epoch(0, 1)
-    assert epoch(0, 1) != epoch(1, 1)
-    assert epoch(0, 1) != epoch(0, 2)
+    assert steps(1) == steps(1)
+    assert steps(1) != steps(2)
+    assert steps(1)[:12] != steps(1)[12:], "the second epoch has another order"
+    assert [Sampler(lengths, batch_size=8, seed=1).batch(step) for step in (17, 5, 23)] == [
+        steps(1)[17],
+        steps(1)[5],
+        steps(1)[23],
+    ], "a resumed training needs no earlier step to know a later one"
 
 
-def test_one_worker_and_two_see_the_same_records_at_every_step() -> None:
-    lengths = [(5 * i) % 13 + 1 for i in range(30)]
+def test_records_of_like_length_share_a_batch() -> None:
+    generator = random.Random(0)
+    lengths = [generator.randint(10, 70) for _ in range(960)]
+    sampler = Sampler(lengths, batch_size=32, seed=0)
 
-    def seen(workers: int, micro: int) -> list[list[int]]:
-        steps = [
-            step_records(lengths, step, batch_size=8, workers=workers, micro_batch_size=micro, seed=3)
-            for step in range(4)
-        ]
-        return [sorted(i for micro_batch in step for part in micro_batch for i in part) for step in steps]
+    batches = [[lengths[i] for i in sampler.batch(step)] for step in range(30)]
 
-    assert seen(1, 8) == seen(2, 4) == seen(2, 2)
+    padded = sum(max(batch) * len(batch) for batch in batches)
+    assert padded < 1.15 * sum(lengths), "in random order it is 1.7"
+    first = [sum(batch) / len(batch) for batch in batches]
+    assert first != sorted(first), "but short ones do not all come first"
 
 
 def test_collate_puts_loss_on_the_positions_that_predict_the_completion() -> None:
@@ -99,14 +108,14 @@ def test_a_truncated_completion_teaches_no_end() -> None:
     assert 2 not in batch.targets.ids[own].tolist(), "the padding after it is the end token, and carries no loss"
 
 
-def test_records_that_do_not_fit_are_counted_or_refused(tmp_path: Any) -> None:
-    import pyarrow
-
-    from stillhouse.signal.schema import write_table
-
-    run = Run.open(str(tmp_path))
-    rows = [_record([1] * 5, [10, 2]), _record([1] * 50, [10, 2])]
+def _write(folder: Path, rows: list[dict[str, Any]]) -> Run:
+    run = Run.open(str(folder))
     run.storage.write("dataset/train.parquet", write_table(pyarrow.Table.from_pylist(rows), {}))
+    return run
+
+
+def test_records_that_do_not_fit_are_counted_or_refused(tmp_path: Path) -> None:
+    run = _write(tmp_path, [_record([1] * 5, [10, 2]), _record([1] * 50, [10, 2])])
 
     fitting, left_out = load_split(run, "train", max_length=20)
 
@@ -114,3 +123,21 @@ def test_records_that_do_not_fit_are_counted_or_refused(tmp_path: Any) -> None:
     assert left_out == 1
     with pytest.raises(UserError, match="no train record fits into 4 tokens"):
         load_split(run, "train", max_length=4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"top_ids": [[10, 11], []], "top_logprobs": [[-0.1, -2.4], []]}, "lacks the teacher's logprobs of a token"),
+        ({"top_ids": [[10, 11]], "top_logprobs": [[-0.1, -2.4]]}, "lacks the teacher's logprobs of a token"),
+        ({"top_logprobs": [[-0.1, -2.4], []]}, "not numbers"),
+        ({"top_logprobs": [[-0.1, float("nan")], [0.0]]}, "not numbers"),
+        ({"completion_token_ids": []}, "no prompt or no completion"),
+    ],
+)
+def test_a_record_without_the_teachers_signal_is_refused(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    run = _write(tmp_path, [_record([5, 6], [10, 2]), {**_record([7], [10, 2]), **changes}])
+
+    with pytest.raises(UserError, match=told) as caught:
+        load_split(run, "train", max_length=20)
+    assert str(caught.value).startswith("dataset/train.parquet, record record-7 ")

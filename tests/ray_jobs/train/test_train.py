@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import random
 import re
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -55,8 +58,10 @@ def teacher(tmp_path_factory: pytest.TempPathFactory, make_tokenizer: Callable[.
     return folder
 
 
-@pytest.fixture
-def make_run(tmp_path: Path, teacher: Path, make_recipe: Callable[..., Recipe]) -> Callable[..., tuple[Recipe, Run]]:
+@pytest.fixture(scope="module")
+def make_run(
+    tmp_path_factory: pytest.TempPathFactory, teacher: Path, make_recipe: Callable[..., Recipe]
+) -> Callable[..., tuple[Recipe, Run]]:
     """A recipe and a run with a dataset: the answer is `yes` after `good`, and `no` after `bad`."""
 
     def make(name: str, uri: str | None = None, **student: Any) -> tuple[Recipe, Run]:
@@ -69,7 +74,7 @@ def make_run(tmp_path: Path, teacher: Path, make_recipe: Callable[..., Recipe]) 
                 **changes,
             }
         )
-        run = Run.open(uri or str(tmp_path / name))
+        run = Run.open(uri or str(tmp_path_factory.mktemp(name) / "run"))
         run.begin(recipe)
         generator = random.Random(0)
         for split, count in (("train", 44), ("validation", 10)):
@@ -86,6 +91,7 @@ def _record(generator: random.Random) -> dict[str, Any]:
     prompt = [generator.choice([4, 5, 6, 7]) for _ in range(generator.randint(1, 6))] + [2 if good else 3]
     answer, other = (8, 9) if good else (9, 8)
     return {
+        "id": str(generator.random()),
         "prompt_token_ids": prompt,
         "completion_token_ids": [answer, 0],
         "top_ids": [[answer, other], [0]],
@@ -109,7 +115,9 @@ def test_the_student_learns_what_the_teacher_says(make_run: Callable[..., tuple[
 
     manifest = run.manifest("student")
     assert manifest is not None
-    assert manifest.counts["token_agreement"] == 1.0
+    assert manifest.counts["agreement"] == 1.0
+    assert manifest.counts["records"] == 44
+    assert manifest.counts["steps"] == 48
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= {f.path for f in manifest.files}
     assert run.storage.list("training") == [], "what a resume would need is removed when the student is there"
     student = AutoModelForCausalLM.from_pretrained(run.fetch("student"))
@@ -132,48 +140,88 @@ def test_every_stage_and_number_of_workers_trains_the_same_student(
         assert _distance(_weights(alone[1]), _weights(together[1])) < 2e-4
 
 
-def test_a_training_whose_worker_is_killed_goes_on_to_the_very_same_weights(
-    make_run: Callable[..., tuple[Recipe, Run]], s3: Callable[[], str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    settings: dict[str, Any] = {"epochs": 10, "checkpoint_every": 5, "workers": 2}
-    whole = make_run("whole", **settings)
-    train(*whole)
+_LONG: dict[str, Any] = {"epochs": 10, "checkpoint_every": 5, "workers": 2}
 
-    recipe, run = make_run("cut", s3(), **settings)
+
+@pytest.fixture(scope="module")
+def undisturbed(make_run: Callable[..., tuple[Recipe, Run]]) -> dict[str, torch.Tensor]:
+    """The weights of a training that nothing cut off."""
+    whole = make_run("whole", **_LONG)
+    train(*whole)
+    return _weights(whole[1])
+
+
+def _goes_on(recipe: Recipe, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.manifest("student") is None
+    capsys.readouterr()
+    train(recipe, run)
+    resumed = re.search(r"goes on at step (\d+) of 60", capsys.readouterr().out)
+    assert resumed
+    assert 0 < int(resumed[1]) < 60
+
+
+def test_a_training_whose_worker_is_killed_goes_on_to_the_very_same_weights(
+    make_run: Callable[..., tuple[Recipe, Run]],
+    undisturbed: dict[str, torch.Tensor],
+    s3: Callable[[], str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recipe, run = make_run("cut", s3(), **_LONG)
     killer = threading.Thread(target=_kill_a_worker_after_a_checkpoint, args=(run,))
     killer.start()
     with pytest.raises(Exception, match=r"(?i)worker"):
         train(recipe, run)
     killer.join()
-    assert run.manifest("student") is None
-    capsys.readouterr()
-    train(recipe, run)
+    _goes_on(recipe, run, capsys)
+    assert _distance(undisturbed, _weights(run)) == 0.0
 
-    resumed = re.search(r"goes on at step (\d+) of 60", capsys.readouterr().out)
-    assert resumed
-    assert 0 < int(resumed[1]) < 60
-    assert _distance(_weights(whole[1]), _weights(run)) == 0.0
+
+def test_a_training_stopped_by_ctrl_c_goes_on_to_the_very_same_weights(
+    make_run: Callable[..., tuple[Recipe, Run]],
+    undisturbed: dict[str, torch.Tensor],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recipe, run = make_run("stopped", **_LONG)
+    words = [sys.executable, "-m", "ray_jobs.train", "--recipe", f"{run.uri}/recipe.yaml", "--run", run.uri]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as driver:
+        _wait_for_a_checkpoint(run)
+        started = psutil.Process(driver.pid).children(recursive=True)
+        driver.send_signal(signal.SIGINT)
+        said = driver.communicate(timeout=120)[1]
+    assert driver.returncode == 130
+    assert "stopped: what was finished is kept" in said
+    assert "Traceback" not in said
+    assert psutil.wait_procs(started, timeout=60)[1] == []
+    _goes_on(recipe, run, capsys)
+    assert _distance(undisturbed, _weights(run)) == 0.0
+
+
+def _wait_for_a_checkpoint(run: Run) -> None:
+    deadline = time.monotonic() + 240
+    while not any("checkpoint_manager_snapshot" in key for key in run.storage.list("training")):
+        assert time.monotonic() < deadline, "no checkpoint"
+        time.sleep(0.05)
 
 
 def _kill_a_worker_after_a_checkpoint(run: Run) -> None:
-    deadline = time.monotonic() + 120
-    while not any("checkpoint_manager_snapshot" in key for key in run.storage.list("training")):
-        if time.monotonic() > deadline:
-            return  # the test then fails, since nothing stops the training
-        time.sleep(0.05)
+    _wait_for_a_checkpoint(run)
     for process in psutil.Process().children(recursive=True):
         if any("RayTrainWorker" in word for word in process.cmdline()):
             process.kill()
             return
 
 
-def test_a_loss_that_is_no_number_stops_with_a_sentence(make_run: Callable[..., tuple[Recipe, Run]]) -> None:
-    recipe, run = make_run("nan", learning_rate=0.99, epochs=2)
-    key = "dataset/train.parquet"
+def test_a_loss_that_is_no_number_stops_with_a_sentence_and_leaves_an_older_student_alone(
+    make_run: Callable[..., tuple[Recipe, Run]],
+) -> None:
+    recipe, run = make_run("nan", epochs=2, temperature=0.5)
+    run.storage.write("student/model.safetensors", b"an older one")
+    older = run.commit("student", recipe=recipe, inputs={}, began=0.0)
     rows = [_record(random.Random(i)) for i in range(44)]
-    rows[5]["top_logprobs"] = [[float("nan"), -3.0], [0.0]]
-    run.storage.write(key, write_table(pyarrow.Table.from_pylist(rows), {}))
+    rows[5]["top_logprobs"] = [[3e38, -3e38], [0.0]]  # finite, but not when softened
+    run.storage.write("dataset/train.parquet", write_table(pyarrow.Table.from_pylist(rows), {}))
 
-    with pytest.raises(UserError, match=r"the loss is not a number any more at step \d+: lower"):
+    with pytest.raises(UserError, match=r"the loss at step \d+ is not a number any more: lower"):
         train(recipe, run)
-    assert run.manifest("student") is None
+    assert run.manifest("student") == older
+    assert run.storage.read("student/model.safetensors") == b"an older one"
