@@ -10,7 +10,8 @@ from types import FrameType
 
 from ray_jobs.cluster import connected
 from stillhouse.errors import USER_ERROR_EXIT_CODE, UserError
-from stillhouse.recipe import Recipe, load_recipe
+from stillhouse.recipe import Recipe
+from stillhouse.recipe_file import load_recipe
 from stillhouse.run import Run
 
 

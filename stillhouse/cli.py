@@ -129,7 +129,7 @@ def _fail(sentence: str) -> NoReturn:
 
 
 def _recipe(path: Path) -> Recipe:
-    from stillhouse.recipe import load_recipe
+    from stillhouse.recipe_file import load_recipe
 
     return load_recipe(path)
 

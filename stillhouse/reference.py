@@ -10,7 +10,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from stillhouse.recipe import Recipe, model_in
+from stillhouse.recipe import Recipe
+from stillhouse.recipe_file import model_in
 
 _HEAD = """# The recipe
 

@@ -25,7 +25,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stillhouse import __version__
 from stillhouse.errors import UserError
-from stillhouse.recipe import Recipe, dump_recipe, parse_recipe
+from stillhouse.recipe import Recipe
+from stillhouse.recipe_file import dump_recipe, parse_recipe
 from stillhouse.storage import LocalStorage, Storage, open_storage
 
 Step = Literal["capture", "dataset", "student", "evaluation"]

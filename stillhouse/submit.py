@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from stillhouse.errors import UserError
-from stillhouse.recipe import dump_recipe, load_recipe
+from stillhouse.recipe_file import dump_recipe, load_recipe
 
 _PACKAGES = ("stillhouse", "ray_jobs", "services")
 

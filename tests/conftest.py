@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from stillhouse.recipe import Recipe, parse_recipe
+from stillhouse.recipe import Recipe
+from stillhouse.recipe_file import parse_recipe
 
 # No test asks the model hub; read when its client is first imported.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

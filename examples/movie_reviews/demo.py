@@ -27,7 +27,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from stillhouse.recipe import Recipe, load_recipe
+from stillhouse.recipe import Recipe
+from stillhouse.recipe_file import load_recipe
 from stillhouse.run import Run
 
 HERE = Path(__file__).resolve().parent

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from pods import Manifest, cluster_spec, gpus, kinds, one
 
-from stillhouse.recipe import load_recipe
+from stillhouse.recipe_file import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -14,7 +14,7 @@ import pytest
 
 from stillhouse.lineage import statuses
 from stillhouse.policy import Policy
-from stillhouse.recipe import load_recipe
+from stillhouse.recipe_file import load_recipe
 from stillhouse.run import STEPS, Run
 
 pytestmark = pytest.mark.slow

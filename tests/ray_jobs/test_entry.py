@@ -14,7 +14,8 @@ from ray.exceptions import RayTaskError
 
 from ray_jobs import entry
 from stillhouse.errors import StorageError, UserError
-from stillhouse.recipe import Recipe, dump_recipe
+from stillhouse.recipe import Recipe
+from stillhouse.recipe_file import dump_recipe
 from stillhouse.run import Run
 
 MakeRecipe = Callable[..., Recipe]

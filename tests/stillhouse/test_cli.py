@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 
 from stillhouse import lineage
 from stillhouse.cli import app
-from stillhouse.recipe import Recipe, dump_recipe, load_recipe
+from stillhouse.recipe import Recipe
+from stillhouse.recipe_file import dump_recipe, load_recipe
 from stillhouse.run import STEPS, Run
 
 COMMANDS = ("check", "capture", "curate", "train", "evaluate", "run", "serve", "status", "submit")

@@ -15,7 +15,8 @@ import pytest
 
 from stillhouse.data import data_hash, load_records
 from stillhouse.errors import UserError
-from stillhouse.recipe import Recipe, load_recipe
+from stillhouse.recipe import Recipe
+from stillhouse.recipe_file import load_recipe
 from stillhouse.storage import open_storage
 
 MakeRecipe = Callable[..., Recipe]

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from stillhouse.errors import UserError
-from stillhouse.recipe import Recipe, dump_recipe, load_recipe, parse_recipe
+from stillhouse.recipe import Recipe
+from stillhouse.recipe_file import dump_recipe, load_recipe, parse_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").rglob("recipe*.yaml"))
