@@ -201,7 +201,7 @@ def test_no_cluster_at_the_address(recipe: Path) -> None:
 def test_a_step_ends_with_its_process_and_takes_it_along(tmp_path: Path) -> None:
     (tmp_path / "step.py").write_text(
         "import signal, sys, time\n"
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
+        "signal.signal(signal.SIGINT, lambda *_: sys.exit(7))\n"
         "print(sys.argv[1:], flush=True)\n"
         "time.sleep(0 if 'end' in sys.argv else 100)\n"
         "sys.exit(5)\n"
