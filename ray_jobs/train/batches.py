@@ -80,6 +80,12 @@ def _check_signal(record: Record, key: str) -> None:
         raise UserError(f"{where} holds logprobs of the teacher that are not numbers: capture again")
 
 
+def captured_mass(records: Sequence[Record]) -> float:
+    """Mean share of the teacher's probability that its stored tokens hold; the rest is renormalised away."""
+    masses = [math.fsum(map(math.exp, tops)) for record in records for tops in record["top_logprobs"]]
+    return sum(masses) / len(masses)
+
+
 def length(record: Record) -> int:
     """Tokens of prompt and completion."""
     return len(record["prompt_token_ids"]) + len(record["completion_token_ids"])

@@ -14,7 +14,18 @@ import ray.train
 import torch
 import torch.distributed
 
-from ray_jobs.train.batches import Batch, Record, Sampler, collate, length, load_split, shares, slices, weightless
+from ray_jobs.train.batches import (
+    Batch,
+    Record,
+    Sampler,
+    captured_mass,
+    collate,
+    length,
+    load_split,
+    shares,
+    slices,
+    weightless,
+)
 from ray_jobs.train.distributed import LossPositions, import_deepspeed, make_engine, micro_batches
 from ray_jobs.train.model_card import model_card
 from ray_jobs.train.student_init import make_student
@@ -44,7 +55,7 @@ def train_loop(given: dict[str, Config]) -> dict[str, float]:
     """Train from the last checkpoint, if there is one; worker 0 writes the student.
 
     Returns:
-        What is known of the student: steps, and its scores on the validation split.
+        What goes into the student's manifest: steps, the teacher's captured mass, scores on the validation split.
     """
     config = given["config"]
     recipe, student = config.recipe, config.recipe.student
@@ -68,6 +79,8 @@ def train_loop(given: dict[str, Config]) -> dict[str, float]:
     teller = Teller(config.board if rank == 0 else None, steps, begin)
     size = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters()) / 1e6
     teller.say(f"{size:.0f}M parameters, {len(records)} records, {steps} steps")
+    mass = captured_mass(records)
+    teller.say(f"the stored tokens hold {mass:.2%} of the teacher's probability; the rest is renormalised away")
     if too_long:
         teller.say(f"left out {too_long} records longer than student.max_length ({student.max_length} tokens)")
     if begin:
@@ -99,7 +112,7 @@ def train_loop(given: dict[str, Config]) -> dict[str, float]:
         if done % student.checkpoint_every == 0 and done < steps:
             _checkpoint(engine, done)
     _save(deepspeed, model, tokenizer, config, model_card(recipe, config.inputs, scores), write=rank == 0)
-    return {"steps": steps, **scores}
+    return {"steps": steps, "teacher_mass": mass, **scores}
 
 
 def _weights(student: Student) -> dict[str, float]:

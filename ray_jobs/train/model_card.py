@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import yaml
 
+from stillhouse.models import is_dequantised
 from stillhouse.recipe import Recipe
 
 
@@ -16,13 +17,14 @@ def model_card(recipe: Recipe, inputs: Mapping[str, str], metrics: Mapping[str, 
     loss = f"{student.kd_weight:g} · KL(T={student.temperature:g}) + {student.ce_weight:g} · cross-entropy"
     hashes = "\n".join(f"- {name}: `{value}`" for name, value in inputs.items())
     scores = "\n".join(f"| {name} | {value:.4f} |" for name, value in metrics.items())
+    dequantised = " (weights dequantised from a GGUF file)" if is_dequantised(recipe.teacher.model) else ""
     head = yaml.safe_dump({"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["stillhouse"]})
     return f"""---
 {head}---
 
 # {recipe.name}: a distilled student
 
-Distilled by stillhouse from `{recipe.teacher.model}` for one task, which it is good for alone.
+Distilled by stillhouse from `{recipe.teacher.model}`{dequantised} for one task, which it is good for alone.
 
 - Begins as: {origin}
 - Loss: {loss}, on the completion's tokens

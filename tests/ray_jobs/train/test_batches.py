@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ray_jobs.train.batches import Sampler, collate, length, load_split, shares, weightless
+from ray_jobs.train.batches import Sampler, captured_mass, collate, length, load_split, shares, weightless
 from stillhouse.errors import UserError
 from stillhouse.run import Run
 from stillhouse.signal.schema import write_table
@@ -106,6 +107,12 @@ def test_a_truncated_completion_teaches_no_end() -> None:
 
     own = batch.rows == 0
     assert 2 not in batch.targets.ids[own].tolist(), "the padding after it is the end token, and carries no loss"
+
+
+def test_captured_mass_is_the_mean_over_tokens() -> None:
+    half = {**_record([5], [10, 2]), "top_logprobs": [[math.log(0.3), math.log(0.2)], [0.0]]}
+    whole = {**_record([5], [10, 2]), "top_logprobs": [[math.log(0.75), math.log(0.25)], [0.0]]}
+    assert captured_mass([half, whole]) == pytest.approx((0.5 + 1 + 1 + 1) / 4)
 
 
 def _write(folder: Path, rows: list[dict[str, Any]]) -> Run:

