@@ -22,7 +22,9 @@ def main(step: str, job: Callable[[Recipe, Run], None]) -> None:
     parser.add_argument("--run", required=True, help="the run: a folder, or s3://bucket/prefix")
     words = parser.parse_args()
     # `kubectl delete` and `docker stop` send SIGTERM: end as Ctrl-C does, with Ray shut down.
-    signal.signal(signal.SIGTERM, _interrupt)
+    # And a shell's background job begins with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         recipe = load_recipe(words.recipe)
         run = Run.open(words.run)

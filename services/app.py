@@ -187,8 +187,9 @@ def main() -> None:
     parser.add_argument("--host", help="address to listen on (default: the recipe's)")
     parser.add_argument("--port", type=int, help="port (default: the recipe's)")
     words = parser.parse_args()
-    # `docker stop` sends SIGTERM: end as Ctrl-C does.
-    signal.signal(signal.SIGTERM, _interrupt)
+    # `docker stop` sends SIGTERM: end as Ctrl-C does. And a shell's background job begins with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         serve_locally(words.run, words.host, words.port)
     except UserError as error:

@@ -36,9 +36,12 @@ def events(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             happened.append("left")
 
     monkeypatch.setattr(entry, "connected", connected)
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # As a shell starts a background job.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     yield happened
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
