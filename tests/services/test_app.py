@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from finished import finished_run
 from recipes import policy, recipe
 
-from runs import finished_run
 from services.app import build, main
 from stillhouse.errors import UserError
 from stillhouse.run import Run

@@ -16,9 +16,9 @@ import httpx
 import openai
 import psutil
 import pytest
+from finished import finished_run
 from recipes import TEACHER
 
-from runs import finished_run
 from stillhouse import models
 
 pytestmark = pytest.mark.slow
