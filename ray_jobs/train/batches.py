@@ -82,7 +82,12 @@ def _check_signal(record: Record, key: str) -> None:
 
 def captured_mass(records: Sequence[Record]) -> float:
     """Mean share of the teacher's probability that its stored tokens hold; the rest is renormalised away."""
-    masses = [math.fsum(map(math.exp, tops)) for record in records for tops in record["top_logprobs"]]
+    # float32 rounds a certain token's logprob to a hair above 0.
+    masses = [
+        min(1.0, math.fsum(math.exp(min(0.0, logprob)) for logprob in tops))
+        for record in records
+        for tops in record["top_logprobs"]
+    ]
     return sum(masses) / len(masses)
 
 

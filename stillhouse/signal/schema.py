@@ -113,9 +113,12 @@ def write_table(table: pyarrow.Table, description: dict[str, Any]) -> bytes:
 def read_table(data: bytes, *, name: str) -> pyarrow.Table:
     """The table in a Parquet file; `name` says in errors which one. Raises `UserError` for a damaged file."""
     try:
-        return pyarrow.parquet.read_table(pyarrow.BufferReader(data), page_checksum_verification=True)
+        table = pyarrow.parquet.read_table(pyarrow.BufferReader(data), page_checksum_verification=True)
+        # The footer has no checksum, and a name in it that is no text would fail wherever it is first looked at.
+        _ = table.column_names
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{name} is damaged ({str(error).splitlines()[0]}): remove it to make it again") from error
+    return table
 
 
 def description_of(table: pyarrow.Table) -> dict[str, Any]:

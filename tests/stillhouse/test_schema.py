@@ -79,13 +79,14 @@ def test_a_part_cut_short_is_damaged(length: int) -> None:
 
 
 @given(st.randoms(use_true_random=False))
-def test_a_flipped_bit_is_found_or_does_not_matter(draw: random.Random) -> None:
+def test_a_flipped_bit_in_a_page_is_found_or_does_not_matter(draw: random.Random) -> None:
+    # The footer has no checksum: a finished step's files are held against the hashes in its manifest.
+    footer = int.from_bytes(PART[-8:-4], "little") + 8
     data = bytearray(PART)
-    data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+    data[draw.randrange(len(data) - footer)] ^= 1 << draw.randrange(8)
     try:
         table = read_table(bytes(data), name="part")
     except UserError:
         return
-    # The footer has no checksum: damage there may rename a column, or spoil what the part says of itself.
-    assert table.equals(TABLE) or not table.schema.equals(RECORD_SCHEMA)
-    assert description_of(table) in ({"split": "test"}, {}) or b"split" not in data
+    assert table.equals(TABLE)
+    assert description_of(table) == {"split": "test"}
