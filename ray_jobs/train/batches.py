@@ -23,6 +23,9 @@ T = TypeVar("T")
 _WINDOW = 8
 """Batches whose records are sorted together: enough to halve the padding of sentences, few enough to stay random."""
 
+_ROUNDING = 1e-3
+"""A probability of one may have a logprob that is this much above zero."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -76,8 +79,8 @@ def _check_signal(record: Record, key: str) -> None:
             f"{where} lacks the teacher's logprobs of a token, so there is nothing to distil: capture again"
         )
     pairs = zip(ids, logprobs, strict=True)
-    if not all(len(tops) == len(values) and all(map(math.isfinite, values)) for tops, values in pairs):
-        raise UserError(f"{where} holds logprobs of the teacher that are not numbers: capture again")
+    if not all(len(tops) == len(values) and all(-math.inf < v < _ROUNDING for v in values) for tops, values in pairs):
+        raise UserError(f"{where} holds values that are no logprobs: capture again")
 
 
 def captured_mass(records: Sequence[Record]) -> float:

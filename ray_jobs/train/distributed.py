@@ -15,6 +15,7 @@ from stillhouse.recipe import Student
 _BETAS = (0.9, 0.95)
 _WEIGHT_DECAY = 0.01
 _CLIP = 1.0
+_CPU_BUCKET = 10_000_000
 
 
 class LossPositions(torch.nn.Module):
@@ -62,12 +63,19 @@ def make_engine(deepspeed: Any, model: torch.nn.Module, student: Student, *, ste
             "train_micro_batch_size_per_gpu": student.micro_batch_size,
             "gradient_accumulation_steps": micro_batches(student),
             "gradient_clipping": _CLIP,
-            "zero_optimization": {"stage": student.zero_stage, "overlap_comm": student.device == "cuda"},
+            "zero_optimization": _zero(student),
             "zero_allow_untested_optimizer": True,
             "bf16": {"enabled": student.device == "cuda"},
         },
     )
     return engine
+
+
+def _zero(student: Student) -> dict[str, Any]:
+    if student.device == "cuda":
+        return {"stage": student.zero_stage, "overlap_comm": True}
+    # One bucket for all gradients would be written, cleared and copied through memory once more: a quarter of a step.
+    return {"stage": student.zero_stage, "overlap_comm": False, "reduce_bucket_size": _CPU_BUCKET}
 
 
 def micro_batches(student: Student) -> int:

@@ -24,8 +24,9 @@ def forward_kl(
         [tokens], float32.
     """
     student = torch.log_softmax(logits.float() / temperature, dim=-1).gather(-1, top_ids)
-    absent = torch.isneginf(top_logprobs)
     teacher = torch.log_softmax(top_logprobs.float() / temperature, dim=-1)
+    # Padding, and what is so improbable that it has no place in float32 once it is softened.
+    absent = torch.isneginf(teacher)
     # Masked before exp and before the product: 0 · -inf would be NaN.
     teacher = teacher.masked_fill(absent, 0.0)
     weight = teacher.exp().masked_fill(absent, 0.0)

@@ -137,8 +137,10 @@ def test_records_that_do_not_fit_are_counted_or_refused(tmp_path: Path) -> None:
     [
         ({"top_ids": [[10, 11], []], "top_logprobs": [[-0.1, -2.4], []]}, "lacks the teacher's logprobs of a token"),
         ({"top_ids": [[10, 11]], "top_logprobs": [[-0.1, -2.4]]}, "lacks the teacher's logprobs of a token"),
-        ({"top_logprobs": [[-0.1, -2.4], []]}, "not numbers"),
-        ({"top_logprobs": [[-0.1, float("nan")], [0.0]]}, "not numbers"),
+        ({"top_logprobs": [[-0.1, -2.4], []]}, "no logprobs"),
+        ({"top_logprobs": [[-0.1, math.nan], [0.0]]}, "no logprobs"),
+        ({"top_logprobs": [[-0.1, -math.inf], [0.0]]}, "no logprobs"),
+        ({"top_logprobs": [[0.9, 0.1], [1.0]]}, "no logprobs"),
         ({"completion_token_ids": []}, "no prompt or no completion"),
     ],
 )

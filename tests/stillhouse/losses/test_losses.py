@@ -96,6 +96,18 @@ def test_absent_entries_change_nothing_and_stay_finite() -> None:
     assert torch.isfinite(logits.grad).all()
 
 
+def test_a_token_too_improbable_for_float32_is_as_if_absent() -> None:
+    logits = torch.randn(1, VOCABULARY, generator=torch.Generator().manual_seed(9)).requires_grad_()
+    ids = torch.tensor([[3, 7]])
+
+    loss = forward_kl(logits, ids, torch.tensor([[0.0, -3e38]]), temperature=0.5)
+    loss.sum().backward()
+
+    torch.testing.assert_close(loss, forward_kl(logits, ids, torch.tensor([[0.0, -torch.inf]]), temperature=0.5))
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+
+
 def test_bfloat16_logits_are_widened_before_the_softmax() -> None:
     logits = torch.randn(3, VOCABULARY, generator=torch.Generator().manual_seed(3)).bfloat16()
     ids, logprobs = _sparse(torch.log_softmax(torch.randn(3, VOCABULARY), -1), 4)
