@@ -6,7 +6,7 @@ The models hold every key with its default, its limits and its meaning; `stillho
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -45,6 +45,18 @@ class Message(Section):
     content: str = Field(min_length=1, description="The text, with `{column}` where a column of the data goes.")
 
 
+class Sampling(Section):
+    """How completions are drawn, by the teacher and by the student alike."""
+
+    temperature: float | None = Field(
+        default=None, ge=0, le=2, description="0 is greedy. Default: 0 for `choices` and `json`, 1 for `text`."
+    )
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Draw from the most probable tokens of that mass.")
+    stop: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = Field(
+        default=(), max_length=4, description="Texts that end a completion, and are not part of it."
+    )
+
+
 class Task(Section):
     """What the models are asked, and what an answer may look like."""
 
@@ -67,9 +79,19 @@ class Task(Section):
     )
     json_schema: dict[str, Any] | None = Field(default=None, description="For `json`: the JSON schema of an answer.")
     max_tokens: int = Field(default=64, ge=1, le=32_768, description="Longest completion, in tokens.")
+    sampling: Sampling = Field(default_factory=Sampling, description="How completions are drawn.")
+
+    @property
+    def temperature(self) -> float:
+        """The temperature that completions are drawn at."""
+        if self.sampling.temperature is not None:
+            return self.sampling.temperature
+        return 1.0 if self.kind == "text" else 0.0
 
     def problems(self) -> Iterator[str]:
         if self.kind == "choices":
+            if self.temperature:
+                yield "`sampling.temperature` must be 0 for `choices`: their logprobs are those that decoding used"
             answers = [choice.strip() for choice in self.choices]
             if len(answers) < 2:
                 yield "`choices` needs at least two choices"
@@ -133,6 +155,9 @@ class Data(Section):
         default_factory=dict,
         description="From the label column's values to the task's choices, where they differ.",
     )
+    completion: str | None = Field(
+        default=None, description="Column with completions that exist already; see `capture.completions`."
+    )
     limit: int | None = Field(
         default=None,
         ge=1,
@@ -152,6 +177,9 @@ class Engine(Section):
     pipeline_parallel_size: int = Field(
         default=1, ge=1, description="Groups of GPUs (nodes, usually) that share the layers."
     )
+    quantization: str | None = Field(
+        default=None, description="vLLM's name of a quantization, `fp8` or `awq` say. Default: what the weights say."
+    )
     accelerator_type: str | None = Field(default=None, description="Ray's accelerator type to ask for, `H100` say.")
     max_num_seqs: int = Field(default=64, ge=1, description="Requests that the engine runs at once.")
     cpus: int | None = Field(
@@ -166,22 +194,130 @@ class Engine(Section):
 
 
 class Teacher(Section):
-    """The large model."""
+    """The large model: weights that vLLM runs here, or an endpoint that speaks OpenAI's API."""
 
     model: str = Field(
         min_length=1,
         description="A Hugging Face name, a folder, or `pkg://package/file.gguf` (converted once to safetensors,"
-        " and cached).",
+        " and cached); with `url`, the name that the endpoint knows.",
     )
-    engine: Engine = Field(default_factory=Engine, description="How vLLM runs the teacher.")
+    engine: Engine = Field(default_factory=Engine, description="How vLLM runs the teacher. Excludes `url`.")
+    url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s@?#]+$",
+        description="Base address of an OpenAI-compatible endpoint, `https://api.openai.com/v1` say.",
+    )
+    api: Literal["openai", "vllm"] = Field(
+        default="openai",
+        description="With `url`: `vllm` where vLLM answers, whose own parameters (structured outputs, token ids, more"
+        " logprobs) are then used; `openai` for any other.",
+    )
+    api_key_env: str | None = Field(
+        default="OPENAI_API_KEY",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="Name of the environment variable that holds the endpoint's key; null for one without keys.",
+    )
+    tokenizer: str | None = Field(
+        default=None,
+        description="With `url`: the Hugging Face name or folder of the tokenizer that the endpoint is known to use."
+        " It is verified, and then the endpoint's logprobs become signal.",
+    )
+    batch: bool = Field(default=False, description="With `url`: ask through the Batch API, at its price.")
+    max_concurrency: int = Field(
+        default=64, ge=1, le=4096, description="With `url`: most requests at once; fewer while the endpoint is busy."
+    )
+    timeout_s: float = Field(default=120.0, gt=0, description="With `url`: longest wait for one answer, in seconds.")
+    max_attempts: int = Field(
+        default=6, ge=1, le=20, description="With `url`: how often a request is sent before its record has failed."
+    )
+    poll_s: float = Field(default=30.0, gt=0, description="With `batch`: seconds between two looks at a batch.")
+
+    def problems(self) -> Iterator[str]:
+        if self.url is None:
+            if self.batch:
+                yield "`batch` needs `url`"
+            if self.tokenizer is not None:
+                yield "`tokenizer` goes with `url`; weights bring their own"
+        elif self.engine != Engine():
+            yield "`engine` and `url` exclude each other: the endpoint runs its own engine"
+
+
+class Member(Teacher):
+    """One more teacher of an ensemble."""
+
+    name: Name = Field(description="What its records carry as `teacher`; the first teacher's is `teacher`.")
+    weight: float = Field(default=1.0, gt=0, description="Its weight in a vote or a mean.")
+    when: dict[str, str] = Field(
+        default_factory=dict,
+        description="For `route`: it answers the rows whose columns equal these values, and nothing else.",
+    )
+
+
+class Ensemble(Section):
+    """Several teachers, and how their answers become one capture."""
+
+    combine: Literal["majority", "mean", "each", "route"] = Field(
+        description="`majority`: the answer most weight is behind (`choices` and `json`); `mean`: the first teacher's"
+        " completions with the weighted mean of all distributions (one tokenizer); `each`: one record a teacher;"
+        " `route`: each row goes to the first member whose `when` it meets, else to the first teacher."
+    )
+    weight: float = Field(default=1.0, gt=0, description="Weight of the first teacher.")
+    members: tuple[Member, ...] = Field(min_length=1, max_length=8, description="The teachers beside `teacher`.")
+
+    def problems(self) -> Iterator[str]:
+        names = [member.name for member in self.members]
+        if len({*names, "teacher"}) <= len(names):
+            yield "the members' names must differ from each other and from `teacher`"
+        for member in self.members:
+            if bool(member.when) != (self.combine == "route"):
+                yield f"`when` goes with `combine: route`, and `route` needs it: see the member {member.name!r}"
+            if self.combine == "mean" and member.url is not None:
+                yield f"`combine: mean` scores completions, which the endpoint of {member.name!r} cannot: give weights"
+
+
+class Engines(Section):
+    """How many engines work side by side."""
+
+    min: int = Field(default=1, ge=1, description="As many are started at once.")
+    max: int = Field(default=1, ge=1, description="As many may work while there is work for them.")
+
+    def problems(self) -> Iterator[str]:
+        if self.min > self.max:
+            yield f"min ({self.min}) is more than max ({self.max})"
 
 
 class Capture(Section):
     """How the teacher's completions and distributions are taken."""
 
-    top_k: int = Field(default=20, ge=1, le=256, description="Logprobs kept at each position.")
+    mode: Literal["topk", "sampled", "text"] = Field(
+        default="topk",
+        description="`topk`: the most probable tokens with their logprobs; `sampled`: tokens drawn from the whole"
+        " distribution, unbiased; `text`: completions alone.",
+    )
+    top_k: int = Field(default=20, ge=1, le=256, description="For `topk`: logprobs kept at each position.")
+    mass: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="For `topk`: keep no more tokens than hold this much of the probability, 0.999 say.",
+    )
+    draws: int = Field(default=50, ge=1, le=255, description="For `sampled`: tokens drawn at each position.")
+    completions: Literal["teacher", "gold", "column"] = Field(
+        default="teacher",
+        description="Whose completions: the teacher's own; or those that the teacher only scores, the gold answers of"
+        " `data.label` or the texts of `data.completion`.",
+    )
+    n: int = Field(default=1, ge=1, le=64, description="Completions of each prompt.")
     part_size: int = Field(default=512, ge=1, description="Records in one Parquet part: the unit of resumption.")
-    actors: int = Field(default=1, ge=1, description="vLLM engines that work side by side.")
+    engines: Engines = Field(default_factory=Engines, description="Engines (or askers of an endpoint) side by side.")
+    max_failed: float = Field(
+        default=0.01, ge=0, le=1, description="Largest share of records that may fail for good without failing the job."
+    )
+    budget: float | None = Field(
+        default=None,
+        gt=0,
+        description="Most that may be spent at an endpoint, in the currency of `prices`; a higher one goes on.",
+    )
 
 
 class Curation(Section):
@@ -286,6 +422,13 @@ class Prices(Section):
     """What tokens cost, each a million tokens."""
 
     currency: str = Field(default="USD", min_length=1, max_length=8, description="Name of the currency.")
+    batch_discount: float = Field(
+        default=0.5, ge=0, lt=1, description="What the Batch API takes off the teacher's prices, as a share."
+    )
+    monthly_requests: int | None = Field(
+        default=None, ge=1, description="Requests a month that the student is meant for; `check` tells the payback."
+    )
+    training: float = Field(default=0.0, ge=0, description="What the student's training and evaluation cost, once.")
     teacher_input: float = Field(default=0.0, ge=0, description="A million prompt tokens read by the teacher.")
     teacher_output: float = Field(default=0.0, ge=0, description="A million tokens written by the teacher.")
     student_input: float = Field(default=0.0, ge=0, description="A million prompt tokens read by the student.")
@@ -300,6 +443,7 @@ class Recipe(Section):
     task: Task = Field(description="What the models are asked.")
     data: Data = Field(description="Where the prompts come from.")
     teacher: Teacher = Field(description="The large model.")
+    ensemble: Ensemble | None = Field(default=None, description="More teachers beside it.")
     capture: Capture = Field(default_factory=Capture, description="How its answers are taken.")
     curation: Curation = Field(default_factory=Curation, description="How they become a dataset.")
     student: Student = Field(default_factory=Student, description="The small model and its training.")
@@ -308,22 +452,78 @@ class Recipe(Section):
     prices: Prices = Field(default_factory=Prices, description="What tokens cost.")
 
     def problems(self) -> Iterator[str]:
-        return section_problems(self.task, self.data, self.evaluation)
+        return section_problems({name: getattr(self, name) for name in type(self).model_fields})
 
 
-def section_problems(task: Task | None, data: Data | None, evaluation: Evaluation | None) -> Iterator[str]:
-    """What is wrong between sections; one that is None is wrong by itself, and compared with nothing."""
-    if data is None:
-        return
-    if data.labels and data.label is None:
+def section_problems(sections: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong between the recipe's sections; one that is missing or None is compared with nothing."""
+    task, data, teacher, capture, student, evaluation = (
+        sections.get(name) for name in ("task", "data", "teacher", "capture", "student", "evaluation")
+    )
+    if data is not None and data.labels and data.label is None:
         yield "`data.labels` maps the values of `data.label`, which is not given"
-    if task is not None and task.kind == "choices":
+    if data is not None and task is not None and task.kind == "choices":
         answers = {choice.strip() for choice in task.choices}
         for value, answer in data.labels.items():
             if answer.strip() not in answers:
                 yield f"`data.labels.{value}` is {answer!r}, which is not one of `task.choices`"
-    if evaluation is not None and evaluation.against == "gold" and data.label is None:
+    if data is not None and evaluation is not None and evaluation.against == "gold" and data.label is None:
         yield "`evaluation.against: gold` needs `data.label`"
+    if data is not None and capture is not None:
+        if capture.completions == "gold" and data.label is None:
+            yield "`capture.completions: gold` needs `data.label`"
+        if (capture.completions == "column") != (data.completion is not None):
+            yield "`data.completion` goes with `capture.completions: column`, which needs it"
+    if task is not None and capture is not None:
+        if capture.n > 1 and not task.temperature:
+            yield "`capture.n` above 1 needs a `task.sampling.temperature` above 0: greedy completions are all the same"
+    if capture is not None and student is not None and student.kd_weight > 0:
+        if capture.mode == "text":
+            yield (
+                "`capture.mode: text` brings no distributions to distil: set `student.kd_weight: 0` to train on the"
+                " teacher's words alone"
+            )
+        if capture.mode == "sampled" and student.temperature != 1:
+            yield "`capture.mode: sampled` is unbiased at a temperature of 1 alone: set `student.temperature: 1`"
+    if teacher is not None and teacher.url is not None:
+        yield from _endpoint_problems(teacher, sections)
+    yield from _ensemble_problems(sections)
+
+
+def _endpoint_problems(teacher: Teacher, sections: Mapping[str, Any]) -> Iterator[str]:
+    capture, student, task = (sections.get(name) for name in ("capture", "student", "task"))
+    if student is not None and student.init.kind == "teacher_layers":
+        yield "`student.init.kind: teacher_layers` needs the teacher's weights, which `teacher.url` does not give"
+    if capture is None:
+        return
+    if capture.completions != "teacher":
+        yield "`teacher.url` writes completions, and cannot score others': give weights, or `completions: teacher`"
+    if capture.mode == "sampled":
+        yield "`capture.mode: sampled` draws inside the engine, which `teacher.url` hides: use `topk` or `text`"
+    if capture.mode == "topk":
+        if teacher.tokenizer is None:
+            yield "`capture.mode: topk` through `teacher.url` needs `teacher.tokenizer`; without one use `mode: text`"
+        if teacher.api == "openai" and capture.top_k > 20:
+            yield f"OpenAI's API gives 20 logprobs at most, and `capture.top_k` is {capture.top_k}"
+        if teacher.api == "openai" and task is not None and task.kind == "choices":
+            yield (
+                "`capture.mode: topk` for `choices` needs logprobs that are normalised among the choices, as"
+                " `teacher.api: vllm` gives them: use `mode: text`"
+            )
+
+
+def _ensemble_problems(sections: Mapping[str, Any]) -> Iterator[str]:
+    ensemble, capture, task = (sections.get(name) for name in ("ensemble", "capture", "task"))
+    if ensemble is None:
+        return
+    if ensemble.combine == "majority" and task is not None and task.kind == "text":
+        yield "`ensemble.combine: majority` compares answers, and no two texts are the same: use `each`, `route` or `mean`"
+    if ensemble.combine == "mean" and capture is not None and capture.mode != "topk":
+        yield "`ensemble.combine: mean` needs `capture.mode: topk`"
+    if ensemble.combine != "mean" and capture is not None and capture.completions != "teacher":
+        yield f"`ensemble.combine: {ensemble.combine}` is about the teachers' own completions"
+    if ensemble.combine == "majority" and capture is not None and capture.n > 1:
+        yield "`ensemble.combine: majority` is one vote a teacher: leave `capture.n` at 1"
 
 
 def _schema_problems(schema: dict[str, Any]) -> Iterator[str]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from stillhouse.errors import UserError
-from stillhouse.recipe import Data, Disagreement, Evaluation, Recipe, Section, Task, section_problems
-
-SectionT = TypeVar("SectionT", bound=Section)
+from stillhouse.recipe import Disagreement, Recipe, section_problems
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -85,9 +83,7 @@ def _problems(error: ValidationError, raw: dict[str, Any]) -> list[str]:
     lines = []
     if all(problem["loc"] for problem in error.errors()):
         # Pydantic compares the sections only once each is right: compare those that are.
-        found = section_problems(
-            _alone(Task, raw.get("task")), _alone(Data, raw.get("data")), _alone(Evaluation, raw.get("evaluation", {}))
-        )
+        found = section_problems({name: _alone(name, raw) for name in Recipe.model_fields})
         lines += [f"recipe: {problem}" for problem in found]
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"]) or "recipe"
@@ -108,9 +104,13 @@ def _problems(error: ValidationError, raw: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _alone(model: type[SectionT], raw: Any) -> SectionT | None:
+def _alone(section: str, raw: dict[str, Any]) -> Any:
+    """A section of the recipe that is right by itself; None for one that is not."""
+    model = model_in(Recipe.model_fields[section].annotation)
+    if model is None or (section not in raw and Recipe.model_fields[section].default is None):
+        return None
     try:
-        return model.model_validate(raw)
+        return model.model_validate(raw.get(section, {}))
     except ValidationError:
         return None
 
