@@ -216,8 +216,11 @@ class Run:
                 path = self.storage.path(key)
                 size, sha256 = path.stat().st_size, file_sha256(path)
             else:
-                data = self.storage.read(key)
-                size, sha256 = len(data), hashlib.sha256(data).hexdigest()
+                content, size = hashlib.sha256(), 0
+                for piece in self.storage.pieces(key):
+                    content.update(piece)
+                    size += len(piece)
+                sha256 = content.hexdigest()
             yield FileEntry(path=key.removeprefix(f"{step}/"), size=size, sha256=sha256)
 
 

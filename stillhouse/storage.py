@@ -9,14 +9,19 @@ import errno
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 from stillhouse.errors import StorageError, UserError
+
+
+_PIECE_BYTES = 4 * 2**20
+"""What is held in memory of a large value."""
 
 
 class Storage(ABC):
@@ -27,6 +32,14 @@ class Storage(ABC):
     @abstractmethod
     def read(self, key: str) -> bytes:
         """The value at `key`. Raises `KeyError` where there is none, `StorageError` where it cannot be read."""
+
+    @abstractmethod
+    def pieces(self, key: str) -> Iterator[bytes]:
+        """The value at `key`, a few MiB at a time. Raises as `read`."""
+
+    @abstractmethod
+    def download_file(self, key: str, path: Path) -> None:
+        """Copy the value at `key` to the local file `path`. Raises as `read`."""
 
     @abstractmethod
     def write(self, key: str, data: bytes) -> None:
@@ -101,7 +114,24 @@ class LocalStorage(Storage):
             except FileNotFoundError as error:
                 raise KeyError(key) from error
 
+    def pieces(self, key: str) -> Iterator[bytes]:
+        with _disk(self.uri, key):
+            try:
+                file = self.path(key).open("rb")
+            except FileNotFoundError as error:
+                raise KeyError(key) from error
+            with file:
+                while piece := file.read(_PIECE_BYTES):
+                    yield piece
+
+    def download_file(self, key: str, path: Path) -> None:
+        with path.open("wb") as file:
+            file.writelines(self.pieces(key))
+
     def write(self, key: str, data: bytes) -> None:
+        self._put(key, [data])
+
+    def _put(self, key: str, pieces: Iterable[bytes]) -> None:
         target = self.path(key)
         temporary = target.parent / f"{self._TEMPORARY}{uuid4().hex}"
         with _disk(self.uri, key):
@@ -109,7 +139,7 @@ class LocalStorage(Storage):
             try:
                 # Not `tempfile`, whose files nobody else may read: a run is often shared.
                 with temporary.open("xb") as file:
-                    file.write(data)
+                    file.writelines(pieces)
                     file.flush()
                     os.fsync(file.fileno())
                 temporary.replace(target)
@@ -151,7 +181,9 @@ class LocalStorage(Storage):
 
     def upload(self, folder: Path, prefix: str) -> None:
         for path in _files(folder):
-            self.write(f"{prefix}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+            with path.open("rb") as file:
+                pieces = iter(partial(file.read, _PIECE_BYTES), b"")
+                self._put(f"{prefix}/{path.relative_to(folder).as_posix()}", pieces)
 
 
 class S3Storage(Storage):
@@ -184,32 +216,28 @@ class S3Storage(Storage):
         return f"{self.prefix}/{_checked(key)}" if self.prefix else _checked(key)
 
     def read(self, key: str) -> bytes:
-        from botocore.exceptions import ClientError
+        return b"".join(self.pieces(key))
 
-        with self._told(key):
-            try:
-                data: bytes = self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read()
-            except ClientError as error:
-                if error.response["Error"]["Code"] in {"NoSuchKey", "404"}:
-                    raise KeyError(key) from error
-                raise
-            return data
+    def pieces(self, key: str) -> Iterator[bytes]:
+        with self._told(key), self._found(key):
+            body = self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"]
+            yield from body.iter_chunks(_PIECE_BYTES)
+
+    def download_file(self, key: str, path: Path) -> None:
+        with self._told(key), self._found(key), _disk(str(path.parent), path.name):
+            self._client.download_file(self.bucket, self._key(key), str(path))
 
     def write(self, key: str, data: bytes) -> None:
         with self._told(key):
             self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
 
     def exists(self, key: str) -> bool:
-        from botocore.exceptions import ClientError
-
-        with self._told(key):
-            try:
+        try:
+            with self._told(key), self._found(key):
                 self._client.head_object(Bucket=self.bucket, Key=self._key(key))
-            except ClientError as error:
-                if error.response["Error"]["Code"] in {"NoSuchKey", "404"}:
-                    return False
-                raise
-            return True
+        except KeyError:
+            return False
+        return True
 
     def list(self, prefix: str = "") -> list[str]:
         start = self._key(prefix) + "/" if prefix else (f"{self.prefix}/" if self.prefix else "")
@@ -236,6 +264,17 @@ class S3Storage(Storage):
             key = f"{prefix}/{path.relative_to(folder).as_posix()}"
             with self._told(key):
                 self._client.upload_file(str(path), self.bucket, self._key(key))
+
+    @contextmanager
+    def _found(self, key: str) -> Iterator[None]:
+        from botocore.exceptions import ClientError
+
+        try:
+            yield
+        except ClientError as error:
+            if error.response["Error"]["Code"] in {"NoSuchKey", "404"}:
+                raise KeyError(key) from error
+            raise
 
     @contextmanager
     def _told(self, key: str) -> Iterator[None]:

@@ -179,6 +179,13 @@ def gold_answer(recipe: Recipe, value: str | None) -> str | None:
     return found
 
 
+def gold_completion(task: Task, gold: str) -> str:
+    """The completion that a gold answer stands for: a choice with the space that the task gives it, else the answer."""
+    if task.kind == "choices":
+        return next(choice for choice in task.choices if choice.strip() == gold)
+    return gold
+
+
 def task_hash(task: Task) -> str:
     """sha256 of the task as the models see it."""
     return digest(task.model_dump(mode="json"))

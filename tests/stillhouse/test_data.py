@@ -13,7 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from stillhouse.data import data_hash, load_records
+from stillhouse.data import Record, Records, data_hash
 from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe
 from stillhouse.recipe_file import load_recipe
@@ -28,6 +28,10 @@ ROWS: list[dict[str, Any]] = [
     {"text": "dull, “very”\ndull", "label": "negative", "year": 2002, "seen": False},
     {"text": "fine", "label": None, "year": 2001, "seen": True},
 ]
+
+
+def list_records(recipe: Recipe) -> list[Record]:
+    return list(Records(recipe))
 
 
 def written(folder: Path, suffix: str, rows: list[dict[str, Any]]) -> Path:
@@ -49,7 +53,7 @@ def load(tmp_path: Path, make_recipe: MakeRecipe) -> Load:
         path = tmp_path / f"data{suffix}"
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
         named = {f"data.{key}": value for key, value in changes.items()}
-        return load_records(make_recipe({"data.path": str(path), **named}))
+        return list_records(make_recipe({"data.path": str(path), **named}))
 
     return of
 
@@ -57,26 +61,26 @@ def load(tmp_path: Path, make_recipe: MakeRecipe) -> Load:
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
 def test_every_format_gives_the_same_records(tmp_path: Path, make_recipe: MakeRecipe, suffix: str) -> None:
     path = written(tmp_path, suffix, ROWS)
-    records = load_records(make_recipe({"data.path": str(path)}))
+    records = list_records(make_recipe({"data.path": str(path)}))
     assert [record.fields for record in records] == [{"text": row["text"]} for row in ROWS]
     assert [record.gold for record in records] == ["positive", "negative", None]
     assert [record.index for record in records] == [0, 1, 2]
-    of_json = load_records(make_recipe({"data.path": str(written(tmp_path, ".jsonl", ROWS))}))
+    of_json = list_records(make_recipe({"data.path": str(written(tmp_path, ".jsonl", ROWS))}))
     assert [record.id for record in records] == [record.id for record in of_json]
 
 
 def test_data_on_s3(s3: Callable[[], str], tmp_path: Path, make_recipe: MakeRecipe) -> None:
     storage = open_storage(s3())
     storage.write("in/data.jsonl", b'{"text": "fine", "label": "positive"}\n')
-    (record,) = load_records(make_recipe({"data.path": f"{storage.uri}/in/data.jsonl"}))
+    (record,) = list_records(make_recipe({"data.path": f"{storage.uri}/in/data.jsonl"}))
     assert record.gold == "positive"
     with pytest.raises(UserError, match=rf"data\.path: {storage.uri}/in/none\.jsonl does not exist"):
-        load_records(make_recipe({"data.path": f"{storage.uri}/in/none.jsonl"}))
+        list_records(make_recipe({"data.path": f"{storage.uri}/in/none.jsonl"}))
 
 
 def test_data_in_a_package() -> None:
     recipe = load_recipe(EXAMPLE)
-    records = load_records(recipe)
+    records = list_records(recipe)
     assert len(records) == recipe.data.limit
     assert {record.gold for record in records} == {"positive", "negative"}
     assert all(record.fields["text"] for record in records)
@@ -94,15 +98,15 @@ def test_data_in_a_package() -> None:
 )
 def test_packages_without_the_file(make_recipe: MakeRecipe, path: str, told: str) -> None:
     with pytest.raises(UserError) as caught:
-        load_records(make_recipe({"data.path": path}))
+        list_records(make_recipe({"data.path": path}))
     assert told in str(caught.value)
 
 
 def test_missing_file_and_folder(tmp_path: Path, make_recipe: MakeRecipe) -> None:
     with pytest.raises(UserError, match=rf"data\.path: {tmp_path}/none\.csv does not exist"):
-        load_records(make_recipe({"data.path": str(tmp_path / "none.csv")}))
+        list_records(make_recipe({"data.path": str(tmp_path / "none.csv")}))
     with pytest.raises(UserError, match="cannot be read: Is a directory"):
-        load_records(make_recipe({"data.path": str(tmp_path)}))
+        list_records(make_recipe({"data.path": str(tmp_path)}))
 
 
 GOOD = '{"text": "fine", "label": "positive"}\n'
@@ -175,11 +179,11 @@ def test_json_labels_may_be_objects(tmp_path: Path, make_recipe: MakeRecipe) -> 
     path.write_text(
         '{"text": "a", "label": {"city": "Köln", "big": true}}\n{"text": "b", "label": "{\\"city\\": 1}"}\n'
     )
-    records = load_records(make_recipe(task))
+    records = list_records(make_recipe(task))
     assert [record.gold for record in records] == ['{"big":true,"city":"Köln"}', '{"city":1}']
     path.write_text('{"text": "a", "label": {"town": "Köln"}}\n')
     with pytest.raises(UserError, match=r"line 1: the label .* is not JSON that satisfies `task\.json_schema`"):
-        load_records(make_recipe(task))
+        list_records(make_recipe(task))
 
 
 def test_where_keeps_equal_rows_of_any_type(tmp_path: Path, make_recipe: MakeRecipe) -> None:
@@ -187,10 +191,10 @@ def test_where_keeps_equal_rows_of_any_type(tmp_path: Path, make_recipe: MakeRec
         recipe = make_recipe(
             {"data.path": str(written(tmp_path, suffix, ROWS)), "data.where": {"year": "2001", "seen": "true"}}
         )
-        assert [record.fields["text"] for record in load_records(recipe)] == ["fine", "fine"]
+        assert [record.fields["text"] for record in list_records(recipe)] == ["fine", "fine"]
     recipe = make_recipe({"data.path": str(written(tmp_path, ".csv", ROWS)), "data.where": {"year": "1999"}})
     with pytest.raises(UserError, match=r"holds no rows where {'year': '1999'}"):
-        load_records(recipe)
+        list_records(recipe)
 
 
 def test_ids_are_unique_and_do_not_depend_on_the_place(load: Load) -> None:
@@ -216,7 +220,7 @@ def test_limit_draws_with_the_seed(tmp_path: Path, make_recipe: MakeRecipe) -> N
     path = written(tmp_path, ".jsonl", [{"text": str(i), "label": "positive"} for i in range(200)])
 
     def drawn(seed: int, limit: int) -> list[str]:
-        records = load_records(make_recipe({"data.path": str(path), "data.limit": limit, "seed": seed}))
+        records = list_records(make_recipe({"data.path": str(path), "data.limit": limit, "seed": seed}))
         assert [record.index for record in records] == list(range(len(records)))
         return [record.fields["text"] for record in records]
 
