@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stillhouse import models
-from stillhouse.data import load_records
+from stillhouse.data import Records
 from stillhouse.recipe import Recipe
 from stillhouse.signal.alignment import require_same_tokens
 from stillhouse.task import render, token_ids
@@ -49,11 +49,16 @@ def check_recipe(recipe: Recipe) -> Check:
     Raises:
         UserError: the data or a model cannot be read, or the student's tokenizer is not the teacher's.
     """
-    records = load_records(recipe)
+    records = Records(recipe)
     tokenizer = models.load_tokenizer(recipe.teacher.model)
     if recipe.student.init.model:
         require_same_tokens(tokenizer, models.load_tokenizer(recipe.student.init.model))
-    sample = random.Random(recipe.seed).sample(records, min(_SAMPLE, len(records)))
+    chosen = set(random.Random(recipe.seed).sample(range(len(records)), min(_SAMPLE, len(records))))
+    labelled, sample = 0, []
+    for record in records:
+        labelled += record.gold is not None
+        if record.index in chosen:
+            sample.append(record)
     lengths = [len(token_ids(render(recipe.task, record.fields), tokenizer)) for record in sample]
     mean, prices = statistics.fmean(lengths), recipe.prices
     cost = len(records) * (mean * prices.teacher_input + recipe.task.max_tokens * prices.teacher_output) / 1e6
@@ -67,7 +72,7 @@ def check_recipe(recipe: Recipe) -> Check:
         warnings.append(f"some prompts are longer than the {room} tokens that fit, and will be left out")
     return Check(
         records=len(records),
-        labelled=sum(record.gold is not None for record in records),
+        labelled=labelled,
         prompt_tokens=mean,
         longest_prompt=max(lengths),
         completion_tokens=recipe.task.max_tokens,
