@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow
 
@@ -42,13 +44,14 @@ def curate(recipe: Recipe, run: Run) -> None:
     counts: Counter[str] = Counter(captured=table.num_rows)
     dropped: list[dict[str, str]] = []
     kept: list[int] = []
-    first: dict[str, int] = {}
-    columns = ("id", "fields", "completion", "completion_token_ids", "finish_reason")
+    first: dict[str, str] = {}
+    columns = ("id", "sample", "fields", "completion", "completion_token_ids", "finish_reason", "error")
     rows = table.select(columns).to_pylist()
     texts = ["\n".join(json.loads(row["fields"]).values()) for row in rows]
     for i, row in enumerate(rows):
         reason = reason_to_drop(recipe.task, row)
-        if reason is None and first.setdefault(normalised(texts[i]), i) != i:
+        # A record may have several completions: those are no duplicates of each other.
+        if reason is None and first.setdefault(normalised(texts[i]), row["id"]) != row["id"]:
             reason = "duplicate"
         if reason is None:
             kept.append(i)
@@ -56,10 +59,11 @@ def curate(recipe: Recipe, run: Run) -> None:
             counts[f"dropped_{reason}"] += 1
             dropped.append({"id": row["id"], "reason": reason})
     minimum = recipe.curation.min_records
-    if len(kept) < minimum:
+    distinct, of = len({rows[i]["id"] for i in kept}), len({row["id"] for row in rows})
+    if distinct < minimum:
         funnel = ", ".join(f"{name.removeprefix('dropped_')} {n}" for name, n in counts.items() if name != "captured")
         raise UserError(
-            f"{len(kept)} of {table.num_rows} records are left after filtering ({funnel or 'none dropped'}), and at"
+            f"{distinct} of {of} records are left after filtering ({funnel or 'none dropped'}), and at"
             f" least {minimum} are needed: add data, or look at the task's prompt and choices"
         )
 
@@ -70,7 +74,13 @@ def curate(recipe: Recipe, run: Run) -> None:
     strata = answers if recipe.task.kind == "choices" else [""] * len(kept)
     shares = {split: getattr(recipe.curation, split) for split in SPLITS if split != "train"}
     splits = assign_splits(groups, strata, shares=shares, seed=recipe.seed)
-    counts["near_duplicates"] = len(kept) - len(set(groups))
+    counts["near_duplicates"] = distinct - len(set(groups))
+    held_out = _one_each([rows[i] for i in kept])
+    for place, i in enumerate(kept):
+        if splits[place] != "train" and place not in held_out:
+            splits[place] = ""
+            counts["dropped_extra"] += 1
+            dropped.append({"id": rows[i]["id"], "reason": "extra"})
 
     run.clear("dataset")
     dataset = (
@@ -86,6 +96,18 @@ def curate(recipe: Recipe, run: Run) -> None:
     run.storage.write("dataset/dropped.jsonl", lines.encode())
     run.commit("dataset", recipe=recipe, inputs=inputs, counts=counts, began=began)
     say("curate", ", ".join(f"{split} {counts[split]}" for split in SPLITS) + f"; dropped {len(dropped)}")
+
+
+def _one_each(rows: Sequence[Mapping[str, Any]]) -> set[int]:
+    """Places of the completions that may be held out: the first sample of each record, from its first teacher.
+
+    What is measured on several completions of a record would count it several times.
+    """
+    first: dict[str, int] = {}
+    for place, row in enumerate(rows):
+        if row["sample"] == 0:
+            first.setdefault(row["id"], place)
+    return set(first.values())
 
 
 if __name__ == "__main__":

@@ -118,6 +118,8 @@ def _predictions(recipe: Recipe, run: Run, rows: dict[str, list[dict[str, Any]]]
 
 
 def _prediction(task: Task, row: dict[str, Any], completion: Completion) -> Prediction:
+    if completion.token_logprobs is None:
+        raise RuntimeError("the student's engine told no logprobs, so there is no confidence")
     return Prediction(
         id=row["id"],
         text="\n".join(json.loads(row["fields"]).values()),

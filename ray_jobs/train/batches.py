@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from stillhouse.errors import UserError
 from stillhouse.losses.mix import Targets
 from stillhouse.losses.shift import predicting_positions
 from stillhouse.run import Run
-from stillhouse.signal.schema import read_table
+from stillhouse.signal.schema import read_table, signals
+from stillhouse.signal.sparse import SparseSignal
 
 Record = Mapping[str, Any]
-"""A row of the dataset: `id`, `prompt_token_ids`, `completion_token_ids`, `top_ids`, `top_logprobs`."""
+"""A row of the dataset: `id`, `prompt_token_ids`, `completion_token_ids`, and its `signal`, or None."""
 
 T = TypeVar("T")
 
@@ -52,46 +53,44 @@ class Batch:
         return Batch(**moved, targets=targets)
 
 
-def load_split(run: Run, split: str, *, max_length: int) -> tuple[list[dict[str, Any]], int]:
+def load_split(run: Run, split: str, *, max_length: int, with_signal: bool = True) -> tuple[list[dict[str, Any]], int]:
     """The records of a split that fit into `max_length` tokens, and how many do not.
+
+    Args:
+        with_signal: read the teacher's distributions; without them there is cross-entropy alone to train on.
 
     Raises:
         UserError: none fits, or a completion token lacks the teacher's logprobs: hard targets never stand in for them.
     """
     key = f"dataset/{split}.parquet"
-    columns = ["id", "prompt_token_ids", "completion_token_ids", "top_ids", "top_logprobs"]
-    rows: list[dict[str, Any]] = read_table(run.storage.read(key), name=key).select(columns).to_pylist()
-    for row in rows:
-        _check_signal(row, key)
+    table = read_table(run.storage.read(key), name=key)
+    rows: list[dict[str, Any]] = table.select(["id", "prompt_token_ids", "completion_token_ids"]).to_pylist()
+    found = signals(table, name=key) if with_signal else [None] * len(rows)
+    for row, signal in zip(rows, found, strict=True):
+        row["signal"] = signal
+        where = f"{key}, record {row['id']}"
+        if not row["prompt_token_ids"] or not row["completion_token_ids"]:
+            raise UserError(f"{where} has no prompt or no completion: curate again")
+        if with_signal:
+            _check_signal(signal, len(row["completion_token_ids"]), where)
     fitting = [row for row in rows if length(row) <= max_length]
     if not fitting:
         raise UserError(f"no {split} record fits into {max_length} tokens: raise `student.max_length`")
     return fitting, len(rows) - len(fitting)
 
 
-def _check_signal(record: Record, key: str) -> None:
-    where = f"{key}, record {record['id']}"
-    ids, logprobs = record["top_ids"], record["top_logprobs"]
-    if not record["prompt_token_ids"] or not record["completion_token_ids"]:
-        raise UserError(f"{where} has no prompt or no completion: curate again")
-    if not len(ids) == len(logprobs) == len(record["completion_token_ids"]) or not all(ids):
+def _check_signal(signal: SparseSignal | None, tokens: int, where: str) -> None:
+    if signal is None or len(signal) != tokens or not signal.counts.all():
         raise UserError(
             f"{where} lacks the teacher's logprobs of a token, so there is nothing to distil: capture again"
         )
-    pairs = zip(ids, logprobs, strict=True)
-    if not all(len(tops) == len(values) and all(-math.inf < v < _ROUNDING for v in values) for tops, values in pairs):
+    if not np.all(np.isfinite(signal.logprobs) & (signal.logprobs < _ROUNDING)):
         raise UserError(f"{where} holds values that are no logprobs: capture again")
 
 
 def captured_mass(records: Sequence[Record]) -> float:
     """Mean share of the teacher's probability that its stored tokens hold; the rest is renormalised away."""
-    # float32 rounds a certain token's logprob to a hair above 0.
-    masses = [
-        min(1.0, math.fsum(math.exp(min(0.0, logprob)) for logprob in tops))
-        for record in records
-        for tops in record["top_logprobs"]
-    ]
-    return sum(masses) / len(masses)
+    return float(np.mean(np.concatenate([record["signal"].mass for record in records]), dtype=np.float64))
 
 
 def length(record: Record) -> int:
@@ -146,7 +145,6 @@ def collate(records: Sequence[Record], *, pad_id: int) -> Batch:
     truncated one has none.
     """
     longest = max(length(record) for record in records)
-    k = max((len(ids) for record in records for ids in record["top_ids"]), default=1)
     input_ids = torch.full((len(records), longest), pad_id)
     attention_mask = torch.zeros((len(records), longest), dtype=torch.int64)
     rows: list[int] = []
@@ -158,16 +156,7 @@ def collate(records: Sequence[Record], *, pad_id: int) -> Batch:
         positions = predicting_positions(len(record["prompt_token_ids"]), len(record["completion_token_ids"]))
         rows += [i] * len(positions)
         columns += positions
-    tops = [
-        (ids, logprobs)
-        for record in records
-        for ids, logprobs in zip(record["top_ids"], record["top_logprobs"], strict=True)
-    ]
-    top_ids = torch.zeros((len(tops), k), dtype=torch.int64)
-    top_logprobs = torch.full((len(tops), k), -torch.inf)
-    for i, (ids, logprobs) in enumerate(tops):
-        top_ids[i, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
-        top_logprobs[i, : len(ids)] = torch.tensor(logprobs)
+    top_ids, top_logprobs = _tops(records)
     targets = Targets(
         ids=torch.tensor([token for record in records for token in record["completion_token_ids"]], dtype=torch.int64),
         top_ids=top_ids,
@@ -175,6 +164,21 @@ def collate(records: Sequence[Record], *, pad_id: int) -> Batch:
         weights=torch.ones(len(rows)),
     )
     return Batch(input_ids, attention_mask, torch.tensor(rows), torch.tensor(columns), targets)
+
+
+def _tops(records: Sequence[Record]) -> tuple[torch.Tensor, torch.Tensor]:
+    """[tokens, k] ids and logprobs; k is 0 without signal."""
+    found = [record["signal"] for record in records]
+    if all(signal is None for signal in found):
+        tokens = sum(len(record["completion_token_ids"]) for record in records)
+        return torch.zeros((tokens, 0), dtype=torch.int64), torch.zeros((tokens, 0))
+    counts = np.concatenate([signal.counts for signal in found])
+    filled = np.arange(counts.max()) < counts[:, None]
+    top_ids = np.zeros(filled.shape, np.int64)
+    top_ids[filled] = np.concatenate([signal.ids for signal in found])
+    top_logprobs = np.full(filled.shape, -np.inf, np.float32)
+    top_logprobs[filled] = np.concatenate([signal.logprobs for signal in found])
+    return torch.from_numpy(top_ids), torch.from_numpy(top_logprobs)
 
 
 def weightless(batch: Batch) -> Batch:

@@ -66,8 +66,9 @@ def train_loop(given: dict[str, Config]) -> dict[str, float]:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     torch.manual_seed(recipe.seed)
 
-    records, too_long = load_split(config.run, "train", max_length=student.max_length)
-    validation, _ = load_split(config.run, "validation", max_length=student.max_length)
+    distils = student.kd_weight > 0
+    records, too_long = load_split(config.run, "train", max_length=student.max_length, with_signal=distils)
+    validation, _ = load_split(config.run, "validation", max_length=student.max_length, with_signal=distils)
     sampler = Sampler([length(record) for record in records], batch_size=student.batch_size, seed=recipe.seed)
     steps = sampler.steps_in_epoch * student.epochs
     steps = min(steps, student.max_steps or steps)
@@ -79,8 +80,9 @@ def train_loop(given: dict[str, Config]) -> dict[str, float]:
     teller = Teller(config.board if rank == 0 else None, steps, begin)
     size = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters()) / 1e6
     teller.say(f"{size:.0f}M parameters, {len(records)} records, {steps} steps")
-    mass = captured_mass(records)
-    teller.say(f"the stored tokens hold {mass:.2%} of the teacher's probability; the rest is renormalised away")
+    mass = {"teacher_mass": captured_mass(records)} if distils else {}
+    for held in mass.values():
+        teller.say(f"the stored tokens hold {held:.2%} of the teacher's probability; the rest is renormalised away")
     if too_long:
         teller.say(f"left out {too_long} records longer than student.max_length ({student.max_length} tokens)")
     if begin:
@@ -112,7 +114,7 @@ def train_loop(given: dict[str, Config]) -> dict[str, float]:
         if done % student.checkpoint_every == 0 and done < steps:
             _checkpoint(engine, done)
     _save(deepspeed, model, tokenizer, config, model_card(recipe, config.inputs, scores), write=rank == 0)
-    return {"steps": steps, "teacher_mass": mass, **scores}
+    return {"steps": steps, **mass, **scores}
 
 
 def _weights(student: Student) -> dict[str, float]:
@@ -127,7 +129,10 @@ def _collated(own: Sequence[Record], any_record: Record, pad_id: int) -> Batch:
 def _check_vocabulary(size: int, records: Sequence[Record]) -> None:
     """Raise `UserError` for a token that the student has no embedding or no logit for."""
     largest = max(
-        max(record["prompt_token_ids"] + record["completion_token_ids"] + [max(ids) for ids in record["top_ids"]])
+        max(
+            max(record["prompt_token_ids"] + record["completion_token_ids"]),
+            -1 if record["signal"] is None else int(record["signal"].ids.max()),
+        )
         for record in records
     )
     if largest >= size:

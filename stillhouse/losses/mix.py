@@ -32,7 +32,7 @@ class Losses:
     """Sums over the tokens that count, divided by the global count; float32 scalars.
 
     Attributes:
-        kd: sum of T² · KL.
+        kd: sum of T² · KL; 0 where `kd_weight` is 0, which takes no distributions.
         ce: sum of the cross-entropy.
         total: the weighted sum of both.
     """
@@ -57,7 +57,9 @@ def distillation_loss(
     """
     if tokens < 1:
         raise ValueError("a step without a single token has no loss")
-    divergence = forward_kl(logits, targets.top_ids, targets.top_logprobs, temperature=temperature)
-    kd = (divergence * targets.weights).sum() / tokens
+    kd = logits.new_zeros((), dtype=torch.float32)
+    if kd_weight:
+        divergence = forward_kl(logits, targets.top_ids, targets.top_logprobs, temperature=temperature)
+        kd = (divergence * targets.weights).sum() / tokens
     ce = (cross_entropy(logits, targets.ids) * targets.weights).sum() / tokens
     return Losses(kd=kd, ce=ce, total=kd_weight * kd + ce_weight * ce)

@@ -6,13 +6,29 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow
 import pyarrow.parquet
 
 from stillhouse.data import Record
 from stillhouse.errors import UserError
+from stillhouse.signal.columns import SIGNAL_FIELDS, signal_columns, signals
+from stillhouse.signal.sparse import SparseSignal
+
+__all__ = [
+    "RECORD_SCHEMA",
+    "Completion",
+    "PartDescription",
+    "description_of",
+    "failed_row",
+    "read_table",
+    "signals",
+    "to_row",
+    "to_table",
+    "write_part",
+    "write_table",
+]
 
 _METADATA_KEY = b"stillhouse"
 
@@ -20,6 +36,8 @@ RECORD_SCHEMA = pyarrow.schema(
     [
         ("id", pyarrow.string()),
         ("index", pyarrow.int64()),
+        ("sample", pyarrow.int16()),
+        ("teacher", pyarrow.string()),
         ("fields", pyarrow.string()),
         ("gold", pyarrow.string()),
         ("prompt_token_ids", pyarrow.list_(pyarrow.int32())),
@@ -27,73 +45,112 @@ RECORD_SCHEMA = pyarrow.schema(
         ("completion_token_ids", pyarrow.list_(pyarrow.int32())),
         ("token_logprobs", pyarrow.list_(pyarrow.float32())),
         ("finish_reason", pyarrow.string()),
-        ("top_ids", pyarrow.list_(pyarrow.list_(pyarrow.int32()))),
-        ("top_logprobs", pyarrow.list_(pyarrow.list_(pyarrow.float32()))),
+        ("agreement", pyarrow.float32()),
+        ("error", pyarrow.string()),
+        *SIGNAL_FIELDS,
     ]
 )
-"""One row a record. `fields` is the JSON object of the prompt's columns. `token_logprobs` [tokens] are the raw logprobs
-of the sampled tokens; `top_ids` and `top_logprobs` [tokens, <= k] the most probable tokens in rank order, finite
-entries only."""
+"""One row a completion; `sample` numbers those of a record, and `teacher` names who wrote it. `fields` is the JSON
+object of the prompt's columns. `token_logprobs` [tokens] are the raw logprobs of the sampled tokens, null where the
+teacher told none. `agreement` is the share of an ensemble's votes behind the completion. A record that failed for good
+has its id, index, fields, gold and `error`, and nothing else. The signal's columns are null where there is none."""
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What an engine answered to one prompt.
+    """What a teacher answered to one prompt.
 
     Attributes:
         prompt_token_ids: what was asked.
         text: the completion, without the end-of-sequence token.
         token_ids: [tokens], the end-of-sequence token included where the model wrote one.
         finish_reason: `stop`, or `length` if it was cut off.
-        token_logprobs: [tokens], raw (temperature-free) logprob of each sampled token, in nats.
-        top_ids: [tokens, <= k], in rank order.
-        top_logprobs: [tokens, <= k], raw, in nats; under structured outputs normalised over the allowed tokens.
+        token_logprobs: [tokens], raw (temperature-free) logprob of each sampled token, in nats; under structured
+            outputs normalised over the allowed tokens. None where the teacher told none.
+        signal: [tokens], its distribution at each token; None for text alone.
     """
 
     prompt_token_ids: list[int]
     text: str
     token_ids: list[int]
     finish_reason: str
-    token_logprobs: list[float]
-    top_ids: list[list[int]]
-    top_logprobs: list[list[float]]
+    token_logprobs: list[float] | None
+    signal: SparseSignal | None
 
 
 @dataclass(frozen=True)
 class PartDescription:
-    """What a Parquet part says of itself, in the file's own metadata."""
+    """What a Parquet part says of itself, in the file's own metadata.
+
+    Attributes:
+        made_from: digest of the hashes of everything that the capture is made from.
+        model: the recipe's name of the teacher.
+        tokenizer_hash: of the tokenizer that the token ids belong to.
+        template_hash: of its chat template.
+        engine: name and version of what ran the teacher.
+        mode: `topk`, `sampled` or `text`.
+        k: most entries a token, for `topk`.
+        dtype: what the teacher computed in.
+        mass: where `topk` is cut off, if it is.
+        draws: tokens drawn at each position, for `sampled`.
+    """
 
     made_from: str
     model: str
     tokenizer_hash: str
     template_hash: str
     engine: str
-    mode: str
-    k: int
+    mode: Literal["topk", "sampled", "text"]
+    k: int | None
     dtype: str
+    mass: float | None = None
+    draws: int | None = None
 
 
-def to_row(record: Record, completion: Completion) -> dict[str, Any]:
-    """The stored row of a record and its completion."""
+def to_row(
+    record: Record, completion: Completion, sample: int = 0, teacher: str = "teacher", agreement: float | None = None
+) -> dict[str, Any]:
+    """What `write_part` stores of a record and one of its completions."""
     return {
-        "id": record.id,
-        "index": record.index,
-        "fields": json.dumps(record.fields, ensure_ascii=False),
-        "gold": record.gold,
+        **_of_record(record),
+        "sample": sample,
+        "teacher": teacher,
         "prompt_token_ids": completion.prompt_token_ids,
         "completion": completion.text,
         "completion_token_ids": completion.token_ids,
         "token_logprobs": completion.token_logprobs,
         "finish_reason": completion.finish_reason,
-        "top_ids": completion.top_ids,
-        "top_logprobs": completion.top_logprobs,
+        "agreement": agreement,
+        "signal": completion.signal,
     }
 
 
+def failed_row(record: Record, error: str) -> dict[str, Any]:
+    """What `write_part` stores of a record that failed for good; `error` is one sentence."""
+    return {**_of_record(record), "error": error}
+
+
+def _of_record(record: Record) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "index": record.index,
+        "fields": json.dumps(record.fields, ensure_ascii=False),
+        "gold": record.gold,
+    }
+
+
+def to_table(rows: Sequence[dict[str, Any]], *, mode: str = "topk") -> pyarrow.Table:
+    """Rows of `to_row` and `failed_row` as a table of `RECORD_SCHEMA`."""
+    plain = pyarrow.schema(list(RECORD_SCHEMA)[: -len(SIGNAL_FIELDS)])
+    told = [{name: row.get(name) for name in plain.names} for row in rows]
+    columns = pyarrow.Table.from_pylist(told, schema=plain).columns
+    signal = signal_columns([row.get("signal") for row in rows], mode=mode)
+    return pyarrow.Table.from_arrays([*columns, *signal], schema=RECORD_SCHEMA)
+
+
 def write_part(rows: Sequence[dict[str, Any]], description: PartDescription) -> bytes:
-    """The Parquet file of some rows."""
-    table = pyarrow.Table.from_pylist(list(rows), schema=RECORD_SCHEMA)
-    return write_table(table, asdict(description))
+    """The Parquet file of some rows of `to_row` and `failed_row`."""
+    return write_table(to_table(rows, mode=description.mode), asdict(description))
 
 
 def write_table(table: pyarrow.Table, description: dict[str, Any]) -> bytes:

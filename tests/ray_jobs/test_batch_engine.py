@@ -33,15 +33,17 @@ def test_the_sampled_token_is_not_counted_among_the_top() -> None:
     ]
     made = _completion([1, 2], output(positions, [9, 5]))
     assert made.token_logprobs == [-4.0, -0.5]
-    assert made.top_ids == [[5, 6], [5, 7]]
-    assert made.top_logprobs == [[-0.25, -2.0], [-0.5, -1.5]]
+    assert made.signal is not None
+    assert [made.signal.at(i)[0].tolist() for i in range(2)] == [[5, 6], [5, 7]]
+    assert [made.signal.at(i)[1].tolist() for i in range(2)] == [[-0.25, -2.0], [-0.5, -1.5]]
     assert made.prompt_token_ids == [1, 2]
 
 
 def test_tokens_that_the_contract_rules_out_are_dropped() -> None:
     positions = [[(5, 0.0), (5, 0.0), (6, -math.inf), (7, -math.inf)]]
     made = _completion([1], output(positions, [5]))
-    assert (made.top_ids, made.top_logprobs) == ([[5]], [[0.0]])
+    assert made.signal is not None
+    assert (made.signal.ids.tolist(), made.signal.logprobs.tolist()) == ([5], [0.0])
 
 
 def test_missing_logprobs_stop_the_job() -> None:

@@ -18,6 +18,7 @@ from stillhouse.recipe import Recipe
 from stillhouse.run import Run
 from stillhouse.signal.alignment import template_hash, tokenizer_hash
 from stillhouse.signal.schema import Completion, description_of, read_table
+from stillhouse.signal.sparse import SparseSignal
 
 RECORDS = [Record("a", 0, {"text": "good"}, "positive"), Record("b", 1, {"text": "good " * 50}, None)]
 
@@ -26,7 +27,8 @@ def scripted_engine(_model: str, engine: Any, _task: Any, *, top_k: int) -> Any:
     """Answers every prompt with one token."""
 
     def complete(prompts: Sequence[Sequence[int]]) -> list[Completion]:
-        return [Completion(list(ids), " positive", [2], "stop", [-0.5], [[2, 3]], [[-0.5, -1.0]]) for ids in prompts]
+        signal = SparseSignal.of([[2, 3]], [[-0.5, -1.0]])
+        return [Completion(list(ids), " positive", [2], "stop", [-0.5], signal) for ids in prompts]
 
     return SimpleNamespace(version="0", dtype="float32", max_model_len=engine.max_model_len, complete=complete)
 

@@ -24,8 +24,10 @@ from stillhouse.signal.schema import (
     description_of,
     read_table,
     to_row,
+    to_table,
     write_part,
 )
+from stillhouse.signal.sparse import SparseSignal
 
 MakeRecipe = Callable[..., Recipe]
 Row = dict[str, Any]
@@ -37,9 +39,8 @@ def row(i: int, text: str, completion: str = "", finish_reason: str = "stop") ->
     completion = completion or (" positive" if i % 2 else " negative")
     tokens = [] if completion == "nothing" else [5, 0]
     said = "" if completion == "nothing" else completion
-    answered = Completion(
-        [1, i], said, tokens, finish_reason, [-0.5] * len(tokens), [[5, 6], [0]], [[-0.5, -1.0], [0.0]]
-    )
+    signal = SparseSignal.of([[5, 6], [0]][: len(tokens)], [[-0.5, -1.0], [0.0]][: len(tokens)])
+    answered = Completion([1, i], said, tokens, finish_reason, [-0.5] * len(tokens), signal)
     return to_row(Record(f"id-{i}", i, {"text": text}, "positive"), answered)
 
 
@@ -111,7 +112,7 @@ def test_records_come_through_whole_and_a_group_stands_on_one_side(run: Run, mak
             assert record.pop("answer") == record["completion"].strip()
             found[record["id"]] = record
     assert len(seen) == 100
-    assert found == {one["id"]: one for one in rows}
+    assert found == {one["id"]: one for one in to_table(rows).to_pylist()}
 
 
 def test_the_same_capture_makes_the_same_dataset(run: Run, make_recipe: MakeRecipe) -> None:

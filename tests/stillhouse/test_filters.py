@@ -17,6 +17,7 @@ TEXT = Task(kind="text", prompt="{text}")
     ("task", "changes", "reason"),
     [
         (CHOICES, {}, None),
+        (CHOICES, {"error": "timed out", "completion": None, "completion_token_ids": None}, "failed"),
         (CHOICES, {"completion": "", "completion_token_ids": []}, "empty"),
         # A truncated completion must not teach where a sequence ends, whatever it says.
         (CHOICES, {"finish_reason": "length"}, "truncated"),
@@ -26,5 +27,5 @@ TEXT = Task(kind="text", prompt="{text}")
     ],
 )
 def test_reason_to_drop(task: Task, changes: dict[str, Any], reason: str | None) -> None:
-    row = {"completion": " positive", "completion_token_ids": [5, 0], "finish_reason": "stop", **changes}
-    assert reason_to_drop(task, row) == reason
+    row = {"completion": " positive", "completion_token_ids": [5, 0], "finish_reason": "stop", "error": None}
+    assert reason_to_drop(task, {**row, **changes}) == reason

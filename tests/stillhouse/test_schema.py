@@ -21,9 +21,11 @@ from stillhouse.signal.schema import (
     description_of,
     read_table,
     to_row,
+    to_table,
     write_part,
     write_table,
 )
+from stillhouse.signal.sparse import SparseSignal
 
 DESCRIPTION = PartDescription("inputs", "teacher", "tokens", "template", "vllm 0", "topk", 2, "float32")
 
@@ -35,8 +37,7 @@ def completion(text: str = " positive", tokens: int = 2) -> Completion:
         token_ids=list(range(tokens)),
         finish_reason="stop",
         token_logprobs=[-0.5] * tokens,
-        top_ids=[[7, 8], [9]][:tokens],
-        top_logprobs=[[-0.5, -1.25], [0.0]][:tokens],
+        signal=SparseSignal.of([[7, 8], [9]][:tokens], [[-0.5, -1.25], [0.0]][:tokens]),
     )
 
 
@@ -52,7 +53,6 @@ def test_a_part_describes_itself_and_keeps_every_value() -> None:
     assert json.loads(first["fields"]) == {"text": "café"}
     assert (first["id"], first["gold"], second["gold"]) == ("id-0", None, "positive")
     assert first["top_ids"] == [[7, 8], [9]]
-    assert first["top_logprobs"] == [[-0.5, -1.25], [0.0]]
     assert second["completion_token_ids"] == second["top_ids"] == second["token_logprobs"] == []
 
 
@@ -67,7 +67,7 @@ def test_a_file_that_is_not_ours_says_nothing_of_itself() -> None:
     assert description_of(read_table(write_table(table, {"split": "test"}), name="x")) == {"split": "test"}
 
 
-TABLE = pyarrow.Table.from_pylist([to_row(record(i, str(i * 7919)), completion()) for i in range(100)], RECORD_SCHEMA)
+TABLE = to_table([to_row(record(i, str(i * 7919)), completion()) for i in range(100)])
 PART = write_table(TABLE, {"split": "test"})
 
 

@@ -8,16 +8,18 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pyarrow
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ray_jobs.train.batches import Sampler, captured_mass, collate, length, load_split, shares, weightless
+from stillhouse.data import Record as Data
 from stillhouse.errors import UserError
+from stillhouse.losses.mix import distillation_loss
 from stillhouse.run import Run
-from stillhouse.signal.schema import write_table
+from stillhouse.signal.schema import Completion, to_row, to_table, write_table
+from stillhouse.signal.sparse import SparseSignal
 
 
 def _record(prompt: list[int], completion: list[int]) -> dict[str, Any]:
@@ -25,8 +27,10 @@ def _record(prompt: list[int], completion: list[int]) -> dict[str, Any]:
         "id": f"record-{prompt[0]}",
         "prompt_token_ids": prompt,
         "completion_token_ids": completion,
-        "top_ids": [[token, token + 1] for token in completion[:-1]] + [[completion[-1]]],
-        "top_logprobs": [[-0.1, -2.4] for _ in completion[:-1]] + [[0.0]],
+        "signal": SparseSignal.of(
+            [[token, token + 1] for token in completion[:-1]] + [[completion[-1]]],
+            [[-0.1, -2.4] for _ in completion[:-1]] + [[0.0]],
+        ),
     }
 
 
@@ -110,14 +114,25 @@ def test_a_truncated_completion_teaches_no_end() -> None:
 
 
 def test_captured_mass_is_the_mean_over_tokens() -> None:
-    half = {**_record([5], [10, 2]), "top_logprobs": [[math.log(0.3), math.log(0.2)], [0.0]]}
-    whole = {**_record([5], [10, 2]), "top_logprobs": [[math.log(0.75), math.log(0.25)], [0.0]]}
-    assert captured_mass([half, whole]) == pytest.approx((0.5 + 1 + 1 + 1) / 4)
+    half = SparseSignal.of([[10, 11], [2]], [[math.log(0.3), math.log(0.2)], [0.0]])
+    whole = SparseSignal.of([[10, 11], [2]], [[math.log(0.75), math.log(0.25)], [0.0]])
+    assert captured_mass([{**_record([5], [10, 2]), "signal": signal} for signal in (half, whole)]) == pytest.approx(
+        (0.5 + 1 + 1 + 1) / 4
+    )
 
 
 def _write(folder: Path, rows: list[dict[str, Any]]) -> Run:
     run = Run.open(str(folder))
-    run.storage.write("dataset/train.parquet", write_table(pyarrow.Table.from_pylist(rows), {}))
+    table = to_table(
+        [
+            to_row(
+                Data(row["id"], i, {}, None),
+                Completion(row["prompt_token_ids"], "", row["completion_token_ids"], "stop", None, row["signal"]),
+            )
+            for i, row in enumerate(rows)
+        ]
+    )
+    run.storage.write("dataset/train.parquet", write_table(table, {}))
     return run
 
 
@@ -135,12 +150,9 @@ def test_records_that_do_not_fit_are_counted_or_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"top_ids": [[10, 11], []], "top_logprobs": [[-0.1, -2.4], []]}, "lacks the teacher's logprobs of a token"),
-        ({"top_ids": [[10, 11]], "top_logprobs": [[-0.1, -2.4]]}, "lacks the teacher's logprobs of a token"),
-        ({"top_logprobs": [[-0.1, -2.4], []]}, "no logprobs"),
-        ({"top_logprobs": [[-0.1, math.nan], [0.0]]}, "no logprobs"),
-        ({"top_logprobs": [[-0.1, -math.inf], [0.0]]}, "no logprobs"),
-        ({"top_logprobs": [[0.9, 0.1], [1.0]]}, "no logprobs"),
+        ({"signal": None}, "lacks the teacher's logprobs of a token"),
+        ({"signal": SparseSignal.of([[10, 11], []], [[-0.1, -2.4], []])}, "lacks the teacher's logprobs of a token"),
+        ({"signal": SparseSignal.of([[10, 11]], [[-0.1, -2.4]])}, "lacks the teacher's logprobs of a token"),
         ({"completion_token_ids": []}, "no prompt or no completion"),
     ],
 )
@@ -150,3 +162,16 @@ def test_a_record_without_the_teachers_signal_is_refused(tmp_path: Path, changes
     with pytest.raises(UserError, match=told) as caught:
         load_split(run, "train", max_length=20)
     assert str(caught.value).startswith("dataset/train.parquet, record record-7 ")
+
+
+def test_text_alone_is_read_only_where_no_distribution_is_wanted(tmp_path: Path) -> None:
+    run = _write(tmp_path, [{**_record([5, 6], [10, 2]), "signal": None}])
+
+    (record,), _ = load_split(run, "train", max_length=20, with_signal=False)
+
+    batch = collate([record], pad_id=0)
+    assert batch.targets.ids.tolist() == [10, 2]
+    assert batch.targets.top_ids.shape == (2, 0)
+    losses = distillation_loss(torch.zeros(2, 12), batch.targets, kd_weight=0, ce_weight=1, temperature=1, tokens=2)
+    assert losses.total == pytest.approx(math.log(12))
+    assert losses.kd == 0

@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pyarrow
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from ray_jobs.cluster import connected
 from ray_jobs.train.job import train
+from stillhouse.data import Record
 from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe
 from stillhouse.run import Run
-from stillhouse.signal.schema import write_table
+from stillhouse.signal.schema import Completion, to_row, to_table, write_table
+from stillhouse.signal.sparse import SparseSignal
 
 pytestmark = pytest.mark.slow
 
@@ -78,25 +79,20 @@ def make_run(
         run.begin(recipe)
         generator = random.Random(0)
         for split, count in (("train", 44), ("validation", 10)):
-            rows = [_record(generator) for _ in range(count)]
-            run.storage.write(f"dataset/{split}.parquet", write_table(pyarrow.Table.from_pylist(rows), {}))
+            rows = [_row(generator, i) for i in range(count)]
+            run.storage.write(f"dataset/{split}.parquet", write_table(to_table(rows), {}))
         run.commit("dataset", recipe=recipe, inputs={}, counts={"train": 44}, began=0.0)
         return recipe, run
 
     return make
 
 
-def _record(generator: random.Random) -> dict[str, Any]:
+def _row(generator: random.Random, i: int) -> dict[str, Any]:
     good = generator.random() < 0.5
     prompt = [generator.choice([4, 5, 6, 7]) for _ in range(generator.randint(1, 6))] + [2 if good else 3]
     answer, other = (8, 9) if good else (9, 8)
-    return {
-        "id": str(generator.random()),
-        "prompt_token_ids": prompt,
-        "completion_token_ids": [answer, 0],
-        "top_ids": [[answer, other], [0]],
-        "top_logprobs": [[-0.05, -3.02], [0.0]],
-    }
+    signal = SparseSignal.of([[answer, other], [0]], [[-0.05, -3.02], [0.0]])
+    return to_row(Record(str(i), i, {}, None), Completion(prompt, "", [answer, 0], "stop", None, signal))
 
 
 def _weights(run: Run) -> dict[str, torch.Tensor]:
