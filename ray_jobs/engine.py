@@ -10,6 +10,7 @@ from typing import Any
 from stillhouse.models import load_tokenizer, resolve
 from stillhouse.recipe import Engine, Task
 from stillhouse.signal.schema import Completion
+from stillhouse.signal.sparse import SparseSignal
 from stillhouse.task import decoding, logprobs_mode
 
 
@@ -109,6 +110,5 @@ def _completion(prompt_token_ids: Iterable[int], output: Any) -> Completion:
         token_ids=list(output.token_ids),
         finish_reason=output.finish_reason,
         token_logprobs=token_logprobs,
-        top_ids=top_ids,
-        top_logprobs=top_logprobs,
+        signal=SparseSignal.of(top_ids, top_logprobs),
     )

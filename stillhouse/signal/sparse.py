@@ -81,5 +81,4 @@ def captured(logprobs: NDArray[np.float32], offsets: NDArray[np.int64]) -> NDArr
 def token_sums(values: NDArray[np.float64], offsets: NDArray[np.int64]) -> NDArray[np.float64]:
     """[tokens], float64: the sum of each token's `values` [entries]; 0 for a token without entries."""
     counts = np.diff(offsets)
-    sums: NDArray[np.float64] = np.bincount(np.repeat(np.arange(len(counts)), counts), values, len(counts))
-    return sums
+    return np.bincount(np.repeat(np.arange(len(counts)), counts), values, len(counts)).astype(np.float64)
