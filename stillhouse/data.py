@@ -150,7 +150,7 @@ class Records:
 
     def _require_unique_ids(self) -> None:
         seen: dict[str, str] = {}
-        for place, record, row_id in self._drafts():
+        for place, _, row_id in self._drafts():
             if row_id is None or _key(row_id) not in self._repeated:
                 continue
             if row_id in seen:

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from stillhouse import models
 from stillhouse.data import data_hash
-from stillhouse.recipe import Recipe
+from stillhouse.recipe import Recipe, Teacher
 from stillhouse.run import STEPS, Run, Status, Step, digest
 from stillhouse.task import task_hash
 
-_ENGINE_FIELDS = {"dtype", "max_model_len"}
+_ENGINE_FIELDS = {"dtype", "max_model_len", "quantization"}
 """The engine's settings that change what it answers; the others change only how fast it does."""
+
+
+_CAPTURE_LIMITS = {"engines", "max_failed", "budget"}
+"""The capture's settings that say how fast, how far and how patiently it goes, and not what it holds."""
+
+
+def teacher_fingerprint(teacher: Teacher) -> str:
+    """sha256 of what answers: the weights, or the endpoint's address and model."""
+    if teacher.url is None:
+        return models.fingerprint(teacher.model)
+    tokenizer = models.fingerprint(teacher.tokenizer) if teacher.tokenizer else ""
+    return digest([teacher.url, teacher.api, teacher.model, tokenizer])
 
 
 def inputs(step: Step, recipe: Recipe, run: Run) -> dict[str, str]:
@@ -24,9 +36,11 @@ def inputs(step: Step, recipe: Recipe, run: Run) -> dict[str, str]:
         return {
             "task": task_hash(recipe.task),
             "data": data_hash(recipe),
-            "teacher": models.fingerprint(recipe.teacher.model),
+            "teacher": teacher_fingerprint(recipe.teacher),
             "teacher.engine": digest(recipe.teacher.engine.model_dump(mode="json", include=_ENGINE_FIELDS)),
-            "capture": digest(recipe.capture.model_dump(mode="json", exclude={"actors"})),
+            **_of_ensemble(recipe),
+            **_of_student(recipe),
+            "capture": digest(recipe.capture.model_dump(mode="json", exclude=_CAPTURE_LIMITS)),
             "seed": str(recipe.seed),
         }
     if step == "dataset":
@@ -42,7 +56,7 @@ def inputs(step: Step, recipe: Recipe, run: Run) -> dict[str, str]:
             "dataset": _content(run, "dataset"),
             "student": digest(recipe.student.model_dump(mode="json", exclude={"engine", "device", "checkpoint_every"})),
             "student.init": models.fingerprint(init) if init else "the teacher",
-            "teacher": models.fingerprint(recipe.teacher.model),
+            "teacher": teacher_fingerprint(recipe.teacher),
             "seed": str(recipe.seed),
         }
     return {
@@ -54,6 +68,26 @@ def inputs(step: Step, recipe: Recipe, run: Run) -> dict[str, str]:
         "prices": digest(recipe.prices.model_dump(mode="json")),
         "seed": str(recipe.seed),
     }
+
+
+def _of_ensemble(recipe: Recipe) -> dict[str, str]:
+    if recipe.ensemble is None:
+        return {}
+    members = [
+        [
+            teacher_fingerprint(member),
+            member.engine.model_dump(mode="json", include=_ENGINE_FIELDS),
+            member.model_dump(mode="json", include={"name", "weight", "when"}),
+        ]
+        for member in recipe.ensemble.members
+    ]
+    return {"ensemble": digest([recipe.ensemble.combine, recipe.ensemble.weight, members])}
+
+
+def _of_student(recipe: Recipe) -> dict[str, str]:
+    """Text alone is stored as the student's tokens, where the student has a tokenizer of its own."""
+    init = recipe.student.init.model
+    return {"student.tokenizer": models.fingerprint(init)} if recipe.capture.mode == "text" and init else {}
 
 
 def statuses(recipe: Recipe, run: Run) -> list[Status]:

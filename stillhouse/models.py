@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import UserError
+from stillhouse.recipe import Recipe
 from stillhouse.resources import SCHEME, package_file
 from stillhouse.run import cache_folder, digest, file_sha256
 
@@ -57,6 +58,15 @@ def fingerprint(model: str) -> str:
     if path.is_dir():
         return digest([(file.name, _file_fingerprint(file)) for file in sorted(path.iterdir()) if file.is_file()])
     return digest(model)
+
+
+def token_source(recipe: Recipe) -> str:
+    """The model whose tokenizer the capture's token ids belong to: the teacher's, or, where it tells none and text alone
+    is stored, the student's own."""
+    teacher, init = recipe.teacher, recipe.student.init
+    if recipe.capture.mode == "text" and init.model is not None:
+        return init.model
+    return teacher.model if teacher.url is None else teacher.tokenizer or teacher.model
 
 
 def load_tokenizer(model: str) -> Any:

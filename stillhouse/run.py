@@ -187,15 +187,17 @@ class Run:
         inputs: Mapping[str, str],
         counts: Mapping[str, int | float] | None = None,
         files: Iterable[FileEntry] | None = None,
+        leave_out: str | None = None,
         began: float,
     ) -> Manifest:
         """Write the step's manifest, last and atomically.
 
         Args:
             files: what the step holds; None reads and hashes everything in its folder.
+            leave_out: a folder of the run that is about to be removed.
             began: `time.monotonic()` at the start of the step.
         """
-        entries = tuple(files) if files is not None else tuple(self._entries(step))
+        entries = tuple(files) if files is not None else tuple(self._entries(step, leave_out))
         manifest = Manifest(
             step=step,
             recipe=recipe.name,
@@ -208,10 +210,10 @@ class Run:
         self.storage.write(f"{step}/{MANIFEST}", manifest.model_dump_json(indent=2).encode())
         return manifest
 
-    def _entries(self, step: Step) -> Iterable[FileEntry]:
+    def _entries(self, step: Step, leave_out: str | None) -> Iterable[FileEntry]:
         for key in self.storage.list(step):
-            if key == f"{step}/{MANIFEST}":  # an older one is about to be replaced
-                continue
+            if key == f"{step}/{MANIFEST}" or (leave_out and key.startswith(f"{leave_out}/")):
+                continue  # an older manifest is about to be replaced
             if isinstance(self.storage, LocalStorage):
                 path = self.storage.path(key)
                 size, sha256 = path.stat().st_size, file_sha256(path)

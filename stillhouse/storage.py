@@ -19,7 +19,6 @@ from uuid import uuid4
 
 from stillhouse.errors import StorageError, UserError
 
-
 _PIECE_BYTES = 4 * 2**20
 """What is held in memory of a large value."""
 

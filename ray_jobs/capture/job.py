@@ -1,116 +1,147 @@
-"""Capture a recipe's prompts: the teacher's completions with top-k logprobs, by vLLM engines in Ray Data actors.
+"""Capture a recipe's prompts: the teachers' completions with their distributions, by Ray Data actors.
 
 The work is cut into parts that depend on nothing but the recipe and the data. A part is written whole or not at all; a
-restart does only what is missing; the manifest comes last.
+restart does only what is missing, and asks again what failed; the manifest comes last.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import ray
 import ray.data
 
-from ray_jobs.capture.worker import COUNTS, CaptureWorker, pack, part_key
-from ray_jobs.engine import actor_resources
+from ray_jobs.capture.combine import combine
+from ray_jobs.capture.failed import write_failed
+from ray_jobs.capture.open_teacher import names, section_of
+from ray_jobs.capture.plan import WORK, Plan, make_plan
+from ray_jobs.capture.spending import ledger
+from ray_jobs.capture.worker import COUNTS, CaptureWorker, counts_of, final_key, part_key, part_there
+from ray_jobs.engine import actor_options
 from ray_jobs.progress import Progress, say
 from stillhouse import lineage, models
-from stillhouse.data import Record, load_records
+from stillhouse.data import FIRST_TEACHER
 from stillhouse.errors import UserError
-from stillhouse.recipe import Recipe
+from stillhouse.recipe import Recipe, Teacher
 from stillhouse.run import Run, digest
-from stillhouse.signal.schema import RECORD_SCHEMA, description_of, read_table
 
 
 def capture(recipe: Recipe, run: Run) -> None:
     """Make RUN/capture.
 
     Raises:
-        UserError: the data or the teacher cannot be read, or no prompt fits the teacher's context.
+        UserError: the data or a teacher cannot be read or reached, the budget is spent, or too many records failed.
     """
     began = time.monotonic()
     inputs = lineage.inputs("capture", recipe, run)
     made_from = digest(inputs)
-    say("capture", f"reads {recipe.data.path}, asks {recipe.teacher.model}, writes {run.uri}/capture")
-    records = load_records(recipe)
-    if models.is_dequantised(recipe.teacher.model):
-        say("capture", "the teacher's weights are dequantised from GGUF: less exact than the original's")
-    models.load_tokenizer(recipe.teacher.model)  # an unknown model fails here, before any actor starts
-
-    size = recipe.capture.part_size
-    parts = [records[start : start + size] for start in range(0, len(records), size)]
+    teachers = {name: section_of(recipe, name) for name in names(recipe)}
+    asked = ", ".join(section.model for section in teachers.values())
+    say("capture", f"reads {recipe.data.path}, asks {asked}, writes {run.uri}/capture")
+    for section in teachers.values():
+        if section.url is None:
+            models.load_tokenizer(section.model)  # an unknown model fails here, before any actor starts
+            if models.is_dequantised(section.model):
+                say(
+                    "capture",
+                    f"the weights of {section.model} are dequantised from GGUF: less exact than the original's",
+                )
     # Before any part goes, so that a capture without all its parts is not a finished one.
     run.storage.delete("capture/manifest.json")
-    counts = _finished_parts(run, parts, made_from)
-    missing = [i for i in range(len(parts)) if i not in counts]
-    if missing:
-        before = sum(len(parts[i]) for i in counts)
-        if before:
-            say("capture", f"goes on: {before} of {len(records)} records are there")
-        progress = Progress("capture", len(records), "records", done=before)
-        say("capture", "starts the teacher")
-        for done in _answered(recipe, run, {i: parts[i] for i in missing}, made_from):
-            part = done.pop("part")
-            counts[part] = Counter(done)
-            progress.add(len(parts[part]))
+    plan = make_plan(recipe, run, made_from)
+    _clear(recipe, run, plan)
 
-    total = sum(counts.values(), Counter())
-    if too_long := total["too_long"]:
-        say(
-            "capture",
-            f"left out {too_long} records whose prompt is longer than max_model_len less max_tokens",
+    for name in teachers:
+        _pass(recipe, run, plan, name)
+    if recipe.ensemble is not None:
+        combine(recipe, run, plan)
+    total = _total(run, plan)
+    failed = write_failed(run, plan)
+    share = failed / plan.records
+    if share > recipe.capture.max_failed:
+        raise UserError(
+            f"{failed} of {plan.records} records failed ({share:.1%}, and `capture.max_failed` is"
+            f" {recipe.capture.max_failed:.1%}): {run.uri}/capture/failed.parquet says why; what succeeded is kept, and"
+            " the same command asks the failed ones again"
         )
-    if not total["records"]:
-        raise UserError("no prompt fits the teacher's context: raise `teacher.engine.max_model_len`")
-    run.commit("capture", recipe=recipe, inputs=inputs, counts=dict(total), began=began)
+    if any(section.url is not None for section in teachers.values()):
+        run.storage.write("capture/ledger.json", json.dumps(ledger(run), indent=2).encode())
+    run.commit("capture", recipe=recipe, inputs=inputs, counts=dict(total), began=began, leave_out=WORK)
+    run.storage.delete_folder(WORK)
+    if failed:
+        say("capture", f"{failed} records failed: {run.uri}/capture/failed.parquet says why")
     say("capture", f"{total['records']} records, {total['prompt_tokens'] + total['completion_tokens']} tokens")
 
 
-def _finished_parts(run: Run, parts: Sequence[Sequence[Record]], made_from: str) -> dict[int, Counter[str]]:
-    """Counts of the parts that are there and were made from the same inputs; other files are removed."""
-    counts: dict[int, Counter[str]] = {}
-    expected = {part_key(i): i for i in range(len(parts))}
-    for key in run.storage.list("capture/parts"):
-        data = run.storage.read(key)
-        try:
-            table = read_table(data, name=key)
-        except UserError:
-            table = None
-        if (
-            table is None
-            or key not in expected
-            or description_of(table).get("made_from") != made_from
-            or not table.schema.equals(RECORD_SCHEMA)
-        ):
+def _clear(recipe: Recipe, run: Run, plan: Plan) -> None:
+    """Remove what an earlier recipe or an earlier plan left."""
+    expected = {part_key(recipe, name, part) for name in names(recipe) for part in range(plan.parts)}
+    expected |= {final_key(part) for part in range(plan.parts)}
+    for key in [*run.storage.list("capture/parts"), *run.storage.list(f"{WORK}/by")]:
+        if key not in expected:
             run.storage.delete(key)
-            continue
-        part = expected[key]
-        counts[part] = Counter(
-            records=table.num_rows,
-            too_long=len(parts[part]) - table.num_rows,
-            prompt_tokens=sum(len(ids) for ids in table["prompt_token_ids"].to_pylist()),
-            completion_tokens=sum(len(ids) for ids in table["completion_token_ids"].to_pylist()),
-        )
-    return counts
 
 
-def _answered(recipe: Recipe, run: Run, parts: Mapping[int, list[Record]], made_from: str) -> Iterator[dict[str, int]]:
-    """Yield the number and the counts of each part as it is written. Raises `UserError` where one could not be."""
+def _pass(recipe: Recipe, run: Run, plan: Plan, name: str) -> None:
+    """Have one teacher answer all parts that it has not answered yet."""
+    missing, done = [], 0
+    for part in range(plan.parts):
+        table = part_there(run, part_key(recipe, name, part), plan.made_from)
+        if table is None or counts_of(table)["failed"]:
+            missing.append(part)
+        else:
+            done += plan.size(part)
+    if not missing:
+        return
+    if done:
+        say("capture", f"goes on: {done} of {plan.records} records are there")
+    say("capture", "starts the teacher" if name == FIRST_TEACHER else f"starts the teacher {name!r}")
+    progress = Progress("capture", plan.records, "records", done=done)
+    error = ""
+    for part, told in _answered(recipe, run, plan, name, missing):
+        error = error or told
+        if not told:
+            progress.add(plan.size(part))
+    if error:
+        raise UserError(error)
+
+
+def _answered(recipe: Recipe, run: Run, plan: Plan, name: str, parts: Sequence[int]) -> Iterator[tuple[int, str]]:
+    """Yield the number of each part as it is written, or with a sentence why it is not."""
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    actors = min(recipe.capture.actors, len(parts))
-    work = ray.data.from_items([pack(i, records) for i, records in parts.items()], override_num_blocks=len(parts))
+    section = section_of(recipe, name)
+    scored = FIRST_TEACHER if recipe.ensemble and recipe.ensemble.combine == "mean" and name != FIRST_TEACHER else None
+    work = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
     answered = work.map_batches(
         CaptureWorker,
-        fn_constructor_args=(recipe, run, made_from),
+        fn_constructor_args=(recipe, run, plan.made_from, name, scored),
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=actors),
-        **actor_resources(recipe.teacher.engine, actors),
+        **_actors(recipe, section, len(parts)),
     )
     for row in answered.iter_rows():
-        if row["error"]:
-            raise UserError(row["error"])
-        yield {name: int(row[name]) for name in ("part", *COUNTS)}
+        yield int(row["part"]), str(row["error"])
+
+
+def _actors(recipe: Recipe, section: Teacher, parts: int) -> dict[str, Any]:
+    """What Ray Data needs to know of the actors: how many, and what each one holds."""
+    engines = recipe.capture.engines
+    if section.url is None:
+        return actor_options(section.engine, engines, parts)
+    pool = ray.data.ActorPoolStrategy(min_size=min(engines.min, parts), max_size=min(engines.max, parts))
+    return {"num_cpus": 1, "compute": pool}
+
+
+def _total(run: Run, plan: Plan) -> Counter[str]:
+    total = Counter(dict.fromkeys(COUNTS, 0))
+    for part in range(plan.parts):
+        table = part_there(run, final_key(part), plan.made_from)
+        if table is None:
+            raise RuntimeError(f"{run.uri}/{final_key(part)} was written, and is not there")
+        total.update(counts_of(table))
+    return total

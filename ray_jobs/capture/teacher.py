@@ -18,13 +18,14 @@ class Question:
         id: the record's.
         prompt: what is asked.
         seed: of the draws of its completions; it depends on nothing but the recipe's seed and the record's id.
-        completion: a completion to score instead of one of the teacher's own.
+        completion: a completion to score instead of one of the teacher's own: a text that is whole, or the token ids
+            that another teacher wrote.
     """
 
     id: str
     prompt: Prompt
     seed: int
-    completion: str | None = None
+    completion: str | list[int] | None = None
 
 
 @dataclass(frozen=True)

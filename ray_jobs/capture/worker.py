@@ -1,79 +1,177 @@
-"""The Ray Data actor that holds one teacher engine and writes the parts."""
+"""The Ray Data actor that holds one teacher and writes the parts."""
 
 from __future__ import annotations
 
-import json
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.compute as pc
 
-from ray_jobs.engine import BatchEngine
+from ray_jobs.capture.open_teacher import open_teacher
+from ray_jobs.capture.plan import WORK, part_name, planned
+from ray_jobs.capture.teacher import Answer, Failure, Identity, Question, Teacher
 from stillhouse.data import Record
 from stillhouse.errors import UserError
-from stillhouse.models import load_tokenizer
 from stillhouse.recipe import Recipe
 from stillhouse.run import Run
-from stillhouse.signal.alignment import template_hash, tokenizer_hash
-from stillhouse.signal.schema import PartDescription, to_row, write_part
-from stillhouse.task import render, token_ids
+from stillhouse.signal.schema import (
+    RECORD_SCHEMA,
+    PartDescription,
+    description_of,
+    failed_row,
+    read_table,
+    to_row,
+    to_table,
+    write_table,
+)
+from stillhouse.task import render
 
-COUNTS = ("records", "too_long", "prompt_tokens", "completion_tokens")
-"""What is counted of a part; `too_long` prompts are left out of it."""
+COUNTS = ("records", "failed", "prompt_tokens", "completion_tokens")
+"""What is counted of a part; `records` are those that the teacher answered."""
 
 
-def part_key(part: int) -> str:
-    """Where a part lies in the run."""
-    return f"capture/parts/part-{part:05d}.parquet"
+def part_key(recipe: Recipe, name: str, part: int) -> str:
+    """Where the part of a teacher lies in the run: beside the work, as long as an ensemble is to be combined."""
+    return f"{WORK}/by/{name}/{part_name(part)}" if recipe.ensemble else final_key(part)
 
 
-def pack(part: int, records: list[Record]) -> dict[str, Any]:
-    """A part's work as a row of a Ray dataset."""
-    return {"part": part, "records": json.dumps([asdict(record) for record in records])}
+def final_key(part: int) -> str:
+    """Where a part of the finished capture lies in the run."""
+    return f"capture/parts/{part_name(part)}"
 
 
 class CaptureWorker:
-    """Writes a part where it is made, so that signal never travels through the driver."""
+    """Writes a part where it is made, so that signal never travels through the driver.
 
-    def __init__(self, recipe: Recipe, run: Run, made_from: str) -> None:
-        self.recipe, self.run = recipe, run
-        self.tokenizer = load_tokenizer(recipe.teacher.model)
-        self.engine = BatchEngine(recipe.teacher.model, recipe.teacher.engine, recipe.task, top_k=recipe.capture.top_k)
-        self.description = PartDescription(
-            made_from=made_from,
-            model=recipe.teacher.model,
-            tokenizer_hash=tokenizer_hash(self.tokenizer),
-            template_hash=template_hash(self.tokenizer),
-            engine=f"vllm {self.engine.version}",
-            mode="topk",
-            k=recipe.capture.top_k,
-            dtype=self.engine.dtype,
-        )
+    Args:
+        name: which of the recipe's teachers.
+        scored: whose completions it scores; None: it writes its own, or scores those of the plan.
+    """
+
+    def __init__(self, recipe: Recipe, run: Run, made_from: str, name: str, scored: str | None) -> None:
+        self.recipe, self.run, self.made_from, self.name, self.scored = recipe, run, made_from, name, scored
+        self._stopped: str | None = None
+        self._teacher: Teacher | None = None
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-        """Answer one part's prompts and write them; gives back counts alone.
+        """Answer one part's questions and write them; gives back counts alone.
 
-        A mistake of the user goes back as `error`, a sentence: Ray would wrap an exception in a traceback.
+        What cannot be gone on from (no access, no disk, no money) goes back as `error`, a sentence: Ray would wrap an
+        exception in a traceback. All later parts then get the same answer at once, so that other workers' parts are
+        finished and kept.
         """
         part = int(batch["part"][0])
-        records = [Record(**record) for record in json.loads(str(batch["records"][0]))]
-        try:
-            counts = self._write(part, records)
-        except UserError as error:
-            return {"part": [part], "error": [str(error)], **{name: [0] for name in COUNTS}}
-        return {"part": [part], "error": [""], **{name: [counts[name]] for name in COUNTS}}
+        counts = dict.fromkeys(COUNTS, 0)
+        if self._stopped is None:
+            try:
+                counts = self._write(part)
+            except UserError as error:
+                self._stopped = str(error)
+        return {"part": [part], "error": [self._stopped or ""], **{name: [counts[name]] for name in COUNTS}}
 
-    def _write(self, part: int, records: list[Record]) -> dict[str, int]:
-        task = self.recipe.task
-        prompts = [token_ids(render(task, record.fields), self.tokenizer) for record in records]
-        longest = self.engine.max_model_len - task.max_tokens
-        fitting = [(record, ids) for record, ids in zip(records, prompts, strict=True) if len(ids) <= longest]
-        completions = self.engine.complete([ids for _, ids in fitting])
-        rows = [to_row(record, completion) for (record, _), completion in zip(fitting, completions, strict=True)]
-        self.run.storage.write(part_key(part), write_part(rows, self.description))
-        return {
-            "records": len(rows),
-            "too_long": len(records) - len(rows),
-            "prompt_tokens": sum(len(c.prompt_token_ids) for c in completions),
-            "completion_tokens": sum(len(c.token_ids) for c in completions),
-        }
+    def _write(self, part: int) -> dict[str, int]:
+        # Here and not when the actor starts, where a mistake of the user would end in Ray's traceback.
+        self._teacher = self._teacher or open_teacher(self.recipe, self.run, self.name)
+        records = [record for record in planned(self.run, part) if record.teacher in (None, self.name)]
+        key = part_key(self.recipe, self.name, part)
+        before = part_there(self.run, key, self.made_from)
+        kept = RECORD_SCHEMA.empty_table() if before is None else before.filter(pc.is_null(before["error"]))
+        there = set(kept["id"].to_pylist())
+        rows = self._rows(part, [record for record in records if record.id not in there])
+        table = to_table(rows, mode=self.recipe.capture.mode)
+        table = pyarrow.concat_tables([kept.replace_schema_metadata(), table])
+        table = table.sort_by([("index", "ascending"), ("sample", "ascending")])
+        description = describe(self.recipe, self._teacher.identity, self.made_from)
+        self.run.storage.write(key, write_table(table, asdict(description)))
+        return counts_of(table)
+
+    def _rows(self, part: int, records: Sequence[Record]) -> list[dict[str, Any]]:
+        questions, rows = [], []
+        asked: list[Record] = []
+        completions = self._completions(part)
+        for record in records:
+            if completions is not None and record.id not in completions:
+                error = f"there is no completion of {self.scored or 'the data'} to score"
+                rows.append({**failed_row(record, error), "teacher": self.name})
+                continue
+            questions.append(
+                Question(
+                    id=record.id,
+                    prompt=render(self.recipe.task, record.fields),
+                    seed=_seed(self.recipe.seed, record.id),
+                    completion=completions[record.id] if completions is not None else None,
+                )
+            )
+            asked.append(record)
+        assert self._teacher is not None
+        answers = self._teacher.answer(part, questions) if questions else []
+        for record, answer in zip(asked, answers, strict=True):
+            rows += self._answered(record, answer)
+        return rows
+
+    def _answered(self, record: Record, answer: Answer) -> list[dict[str, Any]]:
+        if isinstance(answer, Failure):
+            return [{**failed_row(record, answer.error), "teacher": self.name}]
+        return [to_row(record, completion, sample, self.name) for sample, completion in enumerate(answer)]
+
+    def _completions(self, part: int) -> Mapping[str, str | list[int]] | None:
+        """The completions to score, by record: texts of the data, or the tokens that another teacher wrote."""
+        if self.scored is not None:
+            key = part_key(self.recipe, self.scored, part)
+            table = read_table(self.run.storage.read(key), name=key)
+            table = table.filter(pc.is_null(table["error"])).select(["id", "completion_token_ids"])
+            return {row["id"]: row["completion_token_ids"] for row in table.to_pylist()}
+        if self.recipe.capture.completions == "teacher":
+            return None
+        return {record.id: record.completion for record in planned(self.run, part) if record.completion is not None}
+
+
+def part_there(run: Run, key: str, made_from: str) -> pyarrow.Table | None:
+    """A part that is there, whole and made from the same; None otherwise."""
+    try:
+        table = read_table(run.storage.read(key), name=key)
+    except (KeyError, UserError):
+        return None
+    same = description_of(table).get("made_from") == made_from and table.schema.equals(RECORD_SCHEMA)
+    return table if same else None
+
+
+def counts_of(table: pyarrow.Table) -> dict[str, int]:
+    """What `COUNTS` names, of a part."""
+    good = table.filter(pc.is_null(table["error"]))
+    return {
+        "records": len(pc.unique(good["id"])),
+        "failed": table.num_rows - good.num_rows,
+        "prompt_tokens": _tokens(good, "prompt_token_ids"),
+        "completion_tokens": _tokens(good, "completion_token_ids"),
+    }
+
+
+def describe(recipe: Recipe, identity: Identity, made_from: str) -> PartDescription:
+    """What a part says of itself."""
+    capture = recipe.capture
+    return PartDescription(
+        made_from=made_from,
+        model=identity.model,
+        tokenizer_hash=identity.tokenizer_hash,
+        template_hash=identity.template_hash,
+        engine=identity.engine,
+        mode=capture.mode,
+        k=capture.top_k if capture.mode == "topk" else None,
+        dtype=identity.dtype,
+        mass=capture.mass if capture.mode == "topk" else None,
+        draws=capture.draws if capture.mode == "sampled" else None,
+    )
+
+
+def _tokens(table: pyarrow.Table, column: str) -> int:
+    return int(pc.sum(pc.list_value_length(table[column])).as_py() or 0)
+
+
+def _seed(seed: int, identity: str) -> int:
+    """A record's own seed: the same in whichever part, batch and attempt it is asked."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{identity}".encode(), digest_size=4).digest())

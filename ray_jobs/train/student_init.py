@@ -8,18 +8,18 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from stillhouse.errors import UserError
-from stillhouse.models import load_tokenizer, resolve
+from stillhouse.models import load_tokenizer, resolve, token_source
 from stillhouse.recipe import Recipe
 from stillhouse.signal.alignment import require_same_tokens
 
 
 def make_student(recipe: Recipe) -> tuple[Any, Any]:
-    """The student's model (float32) and its tokenizer, which is the teacher's.
+    """The student's model (float32) and its tokenizer, which is the one of the captured tokens.
 
     Raises:
         UserError: an unknown model, more layers than the teacher has, or another tokenizer than the teacher's.
     """
-    init, tokenizer = recipe.student.init, load_tokenizer(recipe.teacher.model)
+    init, tokenizer = recipe.student.init, load_tokenizer(token_source(recipe))
     if init.model is not None:
         own = load_tokenizer(init.model)
         require_same_tokens(tokenizer, own)

@@ -1,0 +1,78 @@
+"""What is wrong between sections that are each right by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stillhouse.recipe.teacher import Teacher
+
+
+def section_problems(sections: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong between the recipe's sections; one that is missing or None is compared with nothing."""
+    task, data, teacher, capture, student, evaluation = (
+        sections.get(name) for name in ("task", "data", "teacher", "capture", "student", "evaluation")
+    )
+    if data is not None and data.labels and data.label is None:
+        yield "`data.labels` maps the values of `data.label`, which is not given"
+    if data is not None and task is not None and task.kind == "choices":
+        answers = {choice.strip() for choice in task.choices}
+        for value, answer in data.labels.items():
+            if answer.strip() not in answers:
+                yield f"`data.labels.{value}` is {answer!r}, which is not one of `task.choices`"
+    if data is not None and evaluation is not None and evaluation.against == "gold" and data.label is None:
+        yield "`evaluation.against: gold` needs `data.label`"
+    if data is not None and capture is not None:
+        if capture.completions == "gold" and data.label is None:
+            yield "`capture.completions: gold` needs `data.label`"
+        if (capture.completions == "column") != (data.completion is not None):
+            yield "`data.completion` goes with `capture.completions: column`, which needs it"
+    if task is not None and capture is not None and capture.n > 1 and not task.temperature:
+        yield "`capture.n` above 1 needs a `task.sampling.temperature` above 0: greedy completions are all the same"
+    if capture is not None and student is not None and student.kd_weight > 0:
+        if capture.mode == "text":
+            yield (
+                "`capture.mode: text` brings no distributions to distil: set `student.kd_weight: 0` to train on the"
+                " teacher's words alone"
+            )
+        if capture.mode == "sampled" and student.temperature != 1:
+            yield "`capture.mode: sampled` is unbiased at a temperature of 1 alone: set `student.temperature: 1`"
+    if teacher is not None and teacher.url is not None:
+        yield from _endpoint_problems(teacher, sections)
+    yield from _ensemble_problems(sections)
+
+
+def _endpoint_problems(teacher: Teacher, sections: Mapping[str, Any]) -> Iterator[str]:
+    capture, student, task = (sections.get(name) for name in ("capture", "student", "task"))
+    if student is not None and student.init.kind == "teacher_layers":
+        yield "`student.init.kind: teacher_layers` needs the teacher's weights, which `teacher.url` does not give"
+    if capture is None:
+        return
+    if capture.completions != "teacher":
+        yield "`teacher.url` writes completions, and cannot score others': give weights, or `completions: teacher`"
+    if capture.mode == "sampled":
+        yield "`capture.mode: sampled` draws inside the engine, which `teacher.url` hides: use `topk` or `text`"
+    if capture.mode == "topk":
+        if teacher.tokenizer is None:
+            yield "`capture.mode: topk` through `teacher.url` needs `teacher.tokenizer`; without one use `mode: text`"
+        if teacher.api == "openai" and capture.top_k > 20:
+            yield f"OpenAI's API gives 20 logprobs at most, and `capture.top_k` is {capture.top_k}"
+        if teacher.api == "openai" and task is not None and task.kind == "choices":
+            yield (
+                "`capture.mode: topk` for `choices` needs logprobs that are normalised among the choices, as"
+                " `teacher.api: vllm` gives them: use `mode: text`"
+            )
+
+
+def _ensemble_problems(sections: Mapping[str, Any]) -> Iterator[str]:
+    ensemble, capture, task = (sections.get(name) for name in ("ensemble", "capture", "task"))
+    if ensemble is None:
+        return
+    if ensemble.combine == "majority" and task is not None and task.kind == "text":
+        yield "`ensemble.combine: majority` compares answers, and no two texts are alike: use `each`, `route` or `mean`"
+    if ensemble.combine == "mean" and capture is not None and capture.mode != "topk":
+        yield "`ensemble.combine: mean` needs `capture.mode: topk`"
+    if ensemble.combine != "mean" and capture is not None and capture.completions != "teacher":
+        yield f"`ensemble.combine: {ensemble.combine}` is about the teachers' own completions"
+    if ensemble.combine == "majority" and capture is not None and capture.n > 1:
+        yield "`ensemble.combine: majority` is one vote a teacher: leave `capture.n` at 1"

@@ -1,0 +1,50 @@
+"""`evaluation`, `serving` and `prices`: what the student must promise, where it answers, and what that costs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from stillhouse.recipe.section import Section
+
+
+class Evaluation(Section):
+    """How much is asked of the student before it may answer alone."""
+
+    against: Literal["teacher", "gold"] = Field(
+        default="teacher",
+        description="What an answer of the student is held against when the threshold is chosen.",
+    )
+    alpha: float = Field(
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="Largest share of errors among the answers the student gives alone.",
+    )
+    delta: float = Field(default=0.05, gt=0, lt=1, description="Largest chance that the promise about alpha is broken.")
+
+
+class Serving(Section):
+    """The endpoint."""
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8000, ge=1, le=65_535, description="Port to listen on.")
+    teacher_timeout_s: float = Field(default=60.0, gt=0, description="Longest wait for the teacher, in seconds.")
+
+
+class Prices(Section):
+    """What tokens cost, each a million tokens."""
+
+    currency: str = Field(default="USD", min_length=1, max_length=8, description="Name of the currency.")
+    batch_discount: float = Field(
+        default=0.5, ge=0, lt=1, description="What the Batch API takes off the teacher's prices, as a share."
+    )
+    monthly_requests: int | None = Field(
+        default=None, ge=1, description="Requests a month that the student is meant for; `check` tells the payback."
+    )
+    training: float = Field(default=0.0, ge=0, description="What the student's training and evaluation cost, once.")
+    teacher_input: float = Field(default=0.0, ge=0, description="A million prompt tokens read by the teacher.")
+    teacher_output: float = Field(default=0.0, ge=0, description="A million tokens written by the teacher.")
+    student_input: float = Field(default=0.0, ge=0, description="A million prompt tokens read by the student.")
+    student_output: float = Field(default=0.0, ge=0, description="A million tokens written by the student.")
