@@ -14,6 +14,9 @@ from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe, Task
 from stillhouse.run import digest
 
+NEUTRAL_SAMPLING: dict[str, Any] = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+"""Said aloud in requests to a vLLM server, which would else take a model's own `generation_config`."""
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -95,8 +98,13 @@ def token_ids(prompt: Prompt, tokenizer: Any) -> list[int]:
 
 
 def sampling(task: Task) -> dict[str, Any]:
-    """How the task's completions are drawn, in the names of the OpenAI and vLLM APIs: greedily."""
-    return {"temperature": 0.0, "max_tokens": task.max_tokens}
+    """How the task's completions are drawn, in the names of the OpenAI and vLLM APIs; neutral settings are left out."""
+    settings: dict[str, Any] = {"temperature": task.temperature, "max_tokens": task.max_tokens}
+    if task.sampling.top_p < 1:
+        settings["top_p"] = task.sampling.top_p
+    if task.sampling.stop:
+        settings["stop"] = list(task.sampling.stop)
+    return settings
 
 
 def structured_outputs(task: Task) -> dict[str, Any] | None:
@@ -130,7 +138,7 @@ def decoding(task: Task, tokenizer: Any) -> dict[str, Any]:
 def logprobs_mode(task: Task) -> Literal["raw_logprobs", "processed_logprobs"]:
     """Which logprobs vLLM reports: the model's raw ones, but for `choices` those after `allowed_token_ids` was applied.
 
-    They are normalised over what can be answered. Decoding is greedy, so no temperature is in them.
+    They are normalised over what can be answered. Choices are decoded greedily, so no temperature is in them.
     """
     return "processed_logprobs" if task.kind == "choices" else "raw_logprobs"
 

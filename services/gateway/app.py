@@ -14,12 +14,12 @@ from starlette.exceptions import HTTPException
 
 from services.gateway import responses
 from services.gateway.cascade import Cascade, Decision, NobodyAnswers
-from services.gateway.engine import NEUTRAL_SAMPLING, EngineRefused, Question
+from services.gateway.engine import EngineRefused, Question
 from services.gateway.metrics import Metrics
 from services.gateway.protocol import MAX_BODY_BYTES, ApiError, ChatRequest, CompletionRequest, parse
 from stillhouse.errors import UserError
 from stillhouse.recipe import Task
-from stillhouse.task import Prompt, prompt_from_chat
+from stillhouse.task import NEUTRAL_SAMPLING, Prompt, prompt_from_chat
 
 logger = logging.getLogger(__name__)
 

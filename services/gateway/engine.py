@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from stillhouse.task import Prompt
+from stillhouse.task import NEUTRAL_SAMPLING, Prompt
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Path = Literal["chat", "completions"]
-
-NEUTRAL_SAMPLING: dict[str, Any] = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
-"""Said aloud, since vLLM would else take a model's own `generation_config`, which no policy was calibrated with."""
 
 _LENGTHS = {"input_tokens", "input_text"}
 """What vLLM names as the parameter where the prompt is too long."""

@@ -1,0 +1,131 @@
+"""What an endpoint is asked for one question, in OpenAI's words and in vLLM's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ray_jobs.capture.spending import Tokens
+from ray_jobs.capture.teacher import Question
+from stillhouse.recipe import Recipe, Task, Teacher
+from stillhouse.task import NEUTRAL_SAMPLING, Prompt, decoding, sampling, structured_outputs, token_ids
+
+CHAT, COMPLETIONS = "/chat/completions", "/completions"
+
+_TOKENS_A_MESSAGE = 16
+"""More than any chat template puts around a message."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question as it is sent.
+
+    Attributes:
+        path: below the endpoint's base address.
+        body: the request's JSON.
+        prompt_token_ids: the prompt in the tokenizer that the capture stores.
+        worst: the most that an answer can cost.
+    """
+
+    path: str
+    body: dict[str, Any]
+    prompt_token_ids: list[int]
+    worst: Tokens
+
+
+class Requests:
+    """Makes the requests of one capture.
+
+    Args:
+        tokenizer: the one whose ids the capture stores: the endpoint's own where there is to be signal, else the
+            student's.
+        own: whether it is the endpoint's own.
+    """
+
+    def __init__(self, recipe: Recipe, teacher: Teacher, tokenizer: Any, *, own: bool) -> None:
+        self._recipe, self._teacher, self._tokenizer, self._own = recipe, teacher, tokenizer, own
+        self.path = CHAT if recipe.task.messages is not None else COMPLETIONS
+        # The Batch API is OpenAI's, whose newer models take the newer name alone.
+        self._limit = "max_completion_tokens" if teacher.batch and self.path == CHAT else "max_tokens"
+        self._shared = dict(self._settings())
+
+    def of(self, question: Question) -> Request:
+        """The request of a question. Raises `UserError` where the tokenizer has no chat template for it."""
+        task, capture = self._recipe.task, self._recipe.capture
+        ids = token_ids(question.prompt, self._tokenizer)
+        body = {**self._shared, self._limit: task.max_tokens, **_asked(question.prompt)}
+        if task.temperature:
+            body["seed"] = question.seed
+        worst = Tokens(
+            prompt=len(ids) if self._own else _most_tokens(question.prompt), completion=capture.n * task.max_tokens
+        )
+        return Request(self.path, body, ids, worst)
+
+    def mend(self, parameter: str) -> bool:
+        """Say a parameter that the endpoint does not take in another way; whether there is one."""
+        if parameter != "max_tokens" or self.path != CHAT:
+            return False
+        # The name that OpenAI's newer models insist on, and older servers do not know.
+        self._limit = "max_completion_tokens"
+        return True
+
+    def _settings(self) -> Iterator[tuple[str, Any]]:
+        task, capture = self._recipe.task, self._recipe.capture
+        yield "model", self._teacher.model
+        yield from self._drawn(task)
+        if capture.n > 1:
+            yield "n", capture.n
+        if capture.mode == "topk":
+            if self.path == CHAT:
+                yield from {"logprobs": True, "top_logprobs": capture.top_k}.items()
+            else:
+                yield "logprobs", capture.top_k
+
+    def _drawn(self, task: Task) -> Iterator[tuple[str, Any]]:
+        drawn = {**sampling(task), "temperature": task.temperature}
+        drawn.pop("max_tokens")  # it has two names
+        if self._teacher.api == "vllm":
+            yield from NEUTRAL_SAMPLING.items()
+            constraint = (
+                decoding(task, self._tokenizer) if self._own else {"structured_outputs": structured_outputs(task)}
+            )
+            for name in ("structured_outputs", "allowed_token_ids"):
+                if constraint.get(name):
+                    yield name, constraint[name]
+            yield "return_token_ids", self._own
+            yield "return_tokens_as_token_ids", self._own
+        elif task.json_schema is not None and self.path == CHAT:
+            schema = {"name": "answer", "schema": task.json_schema, "strict": is_strict(task.json_schema)}
+            yield "response_format", {"type": "json_schema", "json_schema": schema}
+        yield from drawn.items()
+        if task.sampling.top_p < 1:
+            yield "top_p", task.sampling.top_p
+        if task.sampling.stop:
+            yield "stop", list(task.sampling.stop)
+
+
+def is_strict(schema: Any) -> bool:
+    """Whether OpenAI can hold an answer to a schema: every object in it closed, and all its properties required."""
+    if isinstance(schema, list):
+        return all(is_strict(part) for part in schema)
+    if not isinstance(schema, dict):
+        return True
+    if schema.get("type") == "object" or "properties" in schema:
+        closed = schema.get("additionalProperties") is False
+        if not closed or set(schema.get("properties", {})) != set(schema.get("required", ())):
+            return False
+    return all(is_strict(part) for part in schema.values())
+
+
+def _asked(prompt: Prompt) -> dict[str, Any]:
+    if prompt.text is not None:
+        return {"prompt": prompt.text}
+    return {"messages": list(prompt.messages or ())}
+
+
+def _most_tokens(prompt: Prompt) -> int:
+    """No tokenizer makes more tokens of a text than it has bytes."""
+    if prompt.text is not None:
+        return len(prompt.text.encode()) + 1
+    return sum(len(str(m["content"]).encode()) + _TOKENS_A_MESSAGE for m in prompt.messages or ()) + _TOKENS_A_MESSAGE
