@@ -61,8 +61,8 @@ def fingerprint(model: str) -> str:
 
 
 def token_source(recipe: Recipe) -> str:
-    """The model whose tokenizer the capture's token ids belong to: the teacher's, or, where it tells none and text alone
-    is stored, the student's own."""
+    """The model whose tokenizer the capture's token ids belong to: the teacher's, or, where text alone is stored and the
+    student has one of its own, the student's."""
     teacher, init = recipe.teacher, recipe.student.init
     if recipe.capture.mode == "text" and init.model is not None:
         return init.model

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -187,14 +187,14 @@ class Run:
         inputs: Mapping[str, str],
         counts: Mapping[str, int | float] | None = None,
         files: Iterable[FileEntry] | None = None,
-        leave_out: str | None = None,
+        leave_out: Collection[str] = (),
         began: float,
     ) -> Manifest:
         """Write the step's manifest, last and atomically.
 
         Args:
             files: what the step holds; None reads and hashes everything in its folder.
-            leave_out: a folder of the run that is about to be removed.
+            leave_out: folders and files of the run that are no artifacts.
             began: `time.monotonic()` at the start of the step.
         """
         entries = tuple(files) if files is not None else tuple(self._entries(step, leave_out))
@@ -210,10 +210,11 @@ class Run:
         self.storage.write(f"{step}/{MANIFEST}", manifest.model_dump_json(indent=2).encode())
         return manifest
 
-    def _entries(self, step: Step, leave_out: str | None) -> Iterable[FileEntry]:
+    def _entries(self, step: Step, leave_out: Collection[str]) -> Iterable[FileEntry]:
         for key in self.storage.list(step):
-            if key == f"{step}/{MANIFEST}" or (leave_out and key.startswith(f"{leave_out}/")):
-                continue  # an older manifest is about to be replaced
+            # An older manifest is about to be replaced.
+            if key == f"{step}/{MANIFEST}" or any(key == name or key.startswith(f"{name}/") for name in leave_out):
+                continue
             if isinstance(self.storage, LocalStorage):
                 path = self.storage.path(key)
                 size, sha256 = path.stat().st_size, file_sha256(path)

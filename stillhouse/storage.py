@@ -19,6 +19,12 @@ from uuid import uuid4
 
 from stillhouse.errors import StorageError, UserError
 
+ATTEMPTS = 5
+"""How often S3 is asked before a trouble counts."""
+
+READ_TIMEOUT_S = 60.0
+"""Longest silence of S3 within an answer, in seconds."""
+
 _PIECE_BYTES = 4 * 2**20
 """What is held in memory of a large value."""
 
@@ -200,8 +206,8 @@ class S3Storage(Storage):
 
         # Made where it is used, since a client does not survive pickling to a Ray worker.
         if not hasattr(self, "_made_client"):
-            retries: Any = {"mode": "standard", "max_attempts": 5}
-            config = Config(retries=retries, connect_timeout=10, read_timeout=60)
+            retries: Any = {"mode": "standard", "max_attempts": ATTEMPTS}
+            config = Config(retries=retries, connect_timeout=10, read_timeout=READ_TIMEOUT_S)
             try:
                 self._made_client = boto3.client("s3", config=config)
             except ValueError as error:

@@ -11,16 +11,19 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import ray
 import ray.data
 
+from ray_jobs.capture.batch_api import FOLDER as BATCHES
 from ray_jobs.capture.combine import combine
 from ray_jobs.capture.failed import write_failed
 from ray_jobs.capture.open_teacher import names, section_of
 from ray_jobs.capture.plan import WORK, Plan, make_plan
-from ray_jobs.capture.spending import ledger
+from ray_jobs.capture.spending import FOLDER as SPENDING
+from ray_jobs.capture.spending import ledger, shared
 from ray_jobs.capture.worker import COUNTS, CaptureWorker, counts_of, final_key, part_key, part_there
 from ray_jobs.engine import actor_options
 from ray_jobs.progress import Progress, say
@@ -29,6 +32,8 @@ from stillhouse.data import FIRST_TEACHER
 from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe, Teacher
 from stillhouse.run import Run, digest
+
+LEDGER = "capture/ledger.json"
 
 
 def capture(recipe: Recipe, run: Run) -> None:
@@ -51,13 +56,15 @@ def capture(recipe: Recipe, run: Run) -> None:
                     "capture",
                     f"the weights of {section.model} are dequantised from GGUF: less exact than the original's",
                 )
+    plan = make_plan(recipe, run, made_from)
     # Before any part goes, so that a capture without all its parts is not a finished one.
     run.storage.delete("capture/manifest.json")
-    plan = make_plan(recipe, run, made_from)
     _clear(recipe, run, plan)
 
-    for name in teachers:
-        _pass(recipe, run, plan, name)
+    remote = any(section.url is not None for section in teachers.values())
+    with shared(recipe, run) if remote else nullcontext():
+        for name in teachers:
+            _pass(recipe, run, plan, name)
     if recipe.ensemble is not None:
         combine(recipe, run, plan)
     total = _total(run, plan)
@@ -69,9 +76,14 @@ def capture(recipe: Recipe, run: Run) -> None:
             f" {recipe.capture.max_failed:.1%}): {run.uri}/capture/failed.parquet says why; what succeeded is kept, and"
             " the same command asks the failed ones again"
         )
-    if any(section.url is not None for section in teachers.values()):
-        run.storage.write("capture/ledger.json", json.dumps(ledger(run), indent=2).encode())
-    run.commit("capture", recipe=recipe, inputs=inputs, counts=dict(total), began=began, leave_out=WORK)
+    counts: dict[str, int | float] = dict(total)
+    if remote:
+        account = ledger(run)
+        run.storage.write(LEDGER, json.dumps(account, indent=2).encode())
+        counts["cost"] = account["cost"]
+    # What it cost and how it was asked is no part of what was captured.
+    bookkeeping = (WORK, SPENDING, BATCHES, LEDGER)
+    run.commit("capture", recipe=recipe, inputs=inputs, counts=counts, began=began, leave_out=bookkeeping)
     run.storage.delete_folder(WORK)
     if failed:
         say("capture", f"{failed} records failed: {run.uri}/capture/failed.parquet says why")
@@ -116,16 +128,21 @@ def _answered(recipe: Recipe, run: Run, plan: Plan, name: str, parts: Sequence[i
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     section = section_of(recipe, name)
-    scored = FIRST_TEACHER if recipe.ensemble and recipe.ensemble.combine == "mean" and name != FIRST_TEACHER else None
     work = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
     answered = work.map_batches(
         CaptureWorker,
-        fn_constructor_args=(recipe, run, plan.made_from, name, scored),
+        fn_constructor_args=(recipe, run, plan.made_from, name, scored_by(recipe, name)),
         batch_size=1,
         **_actors(recipe, section, len(parts)),
     )
     for row in answered.iter_rows():
         yield int(row["part"]), str(row["error"])
+
+
+def scored_by(recipe: Recipe, name: str) -> str | None:
+    """Whose completions a teacher scores instead of writing its own."""
+    mean = recipe.ensemble is not None and recipe.ensemble.combine == "mean"
+    return FIRST_TEACHER if mean and name != FIRST_TEACHER else None
 
 
 def _actors(recipe: Recipe, section: Teacher, parts: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ray_jobs.capture.open_teacher import open_teacher
 from ray_jobs.capture.plan import WORK, part_name, planned
 from ray_jobs.capture.teacher import Answer, Failure, Identity, Question, Teacher
 from stillhouse.data import Record
-from stillhouse.errors import UserError
+from stillhouse.errors import StorageError, UserError
 from stillhouse.recipe import Recipe
 from stillhouse.run import Run
 from stillhouse.signal.schema import (
@@ -131,9 +131,11 @@ class CaptureWorker:
 
 
 def part_there(run: Run, key: str, made_from: str) -> pyarrow.Table | None:
-    """A part that is there, whole and made from the same; None otherwise."""
+    """A part that is there, whole and made from the same; None otherwise. Raises `StorageError`."""
     try:
         table = read_table(run.storage.read(key), name=key)
+    except StorageError:  # it may be there and whole, and only not be reached now
+        raise
     except (KeyError, UserError):
         return None
     same = description_of(table).get("made_from") == made_from and table.schema.equals(RECORD_SCHEMA)
