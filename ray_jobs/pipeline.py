@@ -12,9 +12,10 @@ from ray_jobs.capture.job import capture
 from ray_jobs.curate import curate
 from ray_jobs.entry import main
 from ray_jobs.evaluate import evaluate
-from ray_jobs.progress import duration, say
+from ray_jobs.progress import say
 from ray_jobs.train import train
 from stillhouse import lineage
+from stillhouse.duration import duration
 from stillhouse.recipe import Recipe
 from stillhouse.run import Run, Step
 

@@ -44,11 +44,26 @@ def main() -> None:
 
 
 @app.command()
-def check(recipe: RecipeArgument) -> None:
-    """Read the recipe, the data and the tokenizers, and say what would be done and what it would cost."""
-    from stillhouse.check import check_recipe, show
+def check(
+    recipe: RecipeArgument,
+    teacher: Annotated[
+        bool,
+        typer.Option("--teacher/--no-teacher", help="Ask the teacher about 20 records, or read recipe and data alone."),
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Say before money is spent what cannot work, what a capture would take and cost, and what to mend first."""
+    loaded = _recipe(recipe)
+    if teacher:
+        _start("ray_jobs.check", ["--recipe", str(recipe), *(["--json"] if as_json else [])])
+    from stillhouse.check.build import check_without_teacher
+    from stillhouse.check.show import show
 
-    show(check_recipe(_recipe(recipe)), console)
+    found = check_without_teacher(loaded)
+    if as_json:
+        print(found.model_dump_json())
+    else:
+        show(found, console)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""What a million requests cost, from measured tokens a request and prices a million tokens."""
+"""What a million requests cost, from measured tokens a request and prices a million tokens; and when that pays."""
 
 from typing import Protocol
 
@@ -72,4 +72,59 @@ def costs(*, teacher: Tokens, student: Tokens, fallback_rate: float, prices: Tok
         teacher=teacher_cost,
         student=student_cost,
         cascade=cascade_cost(student=student_cost, teacher=teacher_cost, fallback_rate=fallback_rate),
+    )
+
+
+class Payback(BaseModel):
+    """When the one-off cost of a student is earned back, at two shares of requests that it answers alone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    currency: str = Field(description="Currency of the costs.")
+    one_off: float = Field(ge=0, description="Capture and training, once.")
+    teacher: float = Field(ge=0, description="A million requests, all answered by the teacher.")
+    student: float = Field(ge=0, description="A million requests, read by the student.")
+    monthly_requests: int | None = Field(description="Requests a month; None where the recipe does not say.")
+    coverage: float = Field(gt=0, le=1, description="The lower share of requests that the student answers alone.")
+    months: float | None = Field(
+        description="Months until it is paid, if the student answers everything; None: never, or of unknown volume."
+    )
+    months_at_coverage: float | None = Field(description="The same at `coverage`.")
+    break_even_requests: float | None = Field(
+        description="Requests at `coverage` after which it is paid; None: the cascade is no cheaper than the teacher."
+    )
+
+
+def payback(
+    tokens: Tokens, *, prices: TokenPrices, one_off: float, monthly_requests: int | None, coverage: float
+) -> Payback:
+    """The payback of a student that reads and writes as many tokens a request as its teacher.
+
+    A request saves the teacher's price for the share of requests that the student answers alone, and costs the
+    student's price always, since the cascade asks the student first. Raises ValueError when `coverage` is outside
+    (0, 1].
+    """
+    if not 0 < coverage <= 1:
+        raise ValueError(f"A coverage lies above 0 and up to 1, but this one is {coverage}.")
+    teacher = cost_per_million(tokens, input_price=prices.teacher_input, output_price=prices.teacher_output)
+    student = cost_per_million(tokens, input_price=prices.student_input, output_price=prices.student_output)
+
+    def requests(share: float) -> float | None:
+        saved = teacher - cascade_cost(student=student, teacher=teacher, fallback_rate=1 - share)
+        return one_off / saved * 1e6 if saved > 0 else None
+
+    def months(share: float) -> float | None:
+        needed = requests(share)
+        return None if needed is None or monthly_requests is None else needed / monthly_requests
+
+    return Payback(
+        currency=prices.currency,
+        one_off=one_off,
+        teacher=teacher,
+        student=student,
+        monthly_requests=monthly_requests,
+        coverage=coverage,
+        months=months(1),
+        months_at_coverage=months(coverage),
+        break_even_requests=requests(coverage),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ray_jobs.progress import duration
+from stillhouse.duration import duration
 
 _TELL_EVERY_S = 10.0
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ray_jobs import progress
-from ray_jobs.progress import Progress, duration
+from ray_jobs.progress import Progress
+from stillhouse.duration import duration
 
 
 class Clock:

@@ -1,0 +1,141 @@
+"""A check, as it is read on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from stillhouse.check.findings import Check, Finding, Interval, TeacherFound
+from stillhouse.duration import duration
+from stillhouse.metrics import Estimate
+
+
+def show(check: Check, console: Console) -> None:
+    """Print it: one row a fact, then the warnings by name."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in _rows(check):
+        table.add_row(Text(name), Text(text))
+    console.print(table)
+    for warning in check.warnings:
+        console.print(_told(warning), soft_wrap=True)
+    count = len(check.warnings)
+    console.print(Text(f"{count} warning{'' if count == 1 else 's'}" if count else "nothing to warn of"))
+
+
+def _told(warning: Finding) -> Text:
+    told = Text.assemble((f"warning {warning.name}: ", "yellow"), warning.text[:1].upper() + warning.text[1:])
+    return told.append(f" {warning.remedy}")
+
+
+def _rows(check: Check) -> Iterator[tuple[str, str]]:
+    gold = "all with a gold answer" if check.labelled == check.records else f"{check.labelled:,} with a gold answer"
+    yield "records", f"{check.records:,}, {gold}"
+    prompts = check.prompts
+    of = "" if prompts.counted == check.records else f" of {prompts.counted:,} counted"
+    yield "prompt", f"{prompts.mean:.1f} tokens on average, {prompts.longest:,} the longest{of}"
+    if check.largest_cost is not None:
+        yield (
+            "capture",
+            f"{_money(check.largest_cost)} {check.currency}, if every answer is as long as it may be",
+        )
+    for found in check.teachers:
+        if len(check.teachers) > 1:
+            yield "", ""
+        yield "teacher", f"{found.model} ({found.engine}, {found.dtype}), ready after {found.ready:.0f} s"
+        yield from _teacher_rows(found, check.currency)
+    if len(check.teachers) > 1:
+        yield "", ""
+        whole = sum(found.cost.value for found in check.teachers)
+        yield "together", f"{_money(whole)} {check.currency}"
+    yield from _payback_rows(check)
+    if check.teachers:
+        sampled = max(found.sampled for found in check.teachers)
+        yield (
+            "intervals",
+            f"95%; t-intervals from {sampled} answers and {prompts.counted:,} counted prompts, Wilson for shares",
+        )
+
+
+def _teacher_rows(found: TeacherFound, currency: str) -> Iterator[tuple[str, str]]:
+    answered = found.sampled - found.failed
+    yield "asked", f"{found.requests} questions; {answered} of a sample of {found.sampled} answered"
+    told = found.determinism
+    if told is None:
+        yield "determinism", "not known: the repeated prompt had no answer"
+    elif not told.same:
+        yield "determinism", "one prompt, three times: different completions"
+    elif told.logprob_difference is None:
+        yield "determinism", "one prompt, three times: the same tokens"
+    else:
+        largest = f"{told.logprob_difference:.1e}" if told.logprob_difference else "0"
+        yield "determinism", f"one prompt, three times: the same tokens, logprobs within {largest} nats"
+    yield "contract", f"kept by {_share(found.contract)} of the answers"
+    if found.right is not None:
+        yield "right", f"{_share(found.right)} of {found.right.n} answers that have a gold one"
+    if found.mass is not None:
+        yield (
+            "mass",
+            f"{found.mass.mean:.3f} of the probability is kept on average, {found.mass.p5:.3f} at the 5th percentile",
+        )
+    yield "completion", f"{_interval(found.completion, '.1f')} tokens"
+    yield "tokens", f"{_interval(found.tokens, ',.0f')} for {found.records:,} records"
+    yield "time", f"{_times(found.time)} here with one engine, at the sample's {found.tokens_per_second:,.0f} tokens/s"
+    yield "cost", f"{_interval(found.cost, ',.2f')} {currency}"
+
+
+def _payback_rows(check: Check) -> Iterator[tuple[str, str]]:
+    paid = check.payback
+    if paid is None:
+        yield "payback", "not known"
+        return
+    yield (
+        "a million requests",
+        f"{paid.teacher:,.2f} {paid.currency} with the teacher, {paid.student:,.2f} with the student",
+    )
+    if paid.break_even_requests is None:
+        yield "payback", "never"
+    elif paid.months is None or paid.months_at_coverage is None:
+        yield (
+            "payback",
+            f"after {paid.break_even_requests:,.0f} requests, {paid.coverage:.0%} answered by the student alone,"
+            f" for {_money(paid.one_off)} {paid.currency} once",
+        )
+    else:
+        yield (
+            "payback",
+            f"{_months(paid.months_at_coverage)} with {paid.coverage:.0%} answered by the student alone,"
+            f" {_months(paid.months)} with all, for {_money(paid.one_off)} {paid.currency} once",
+        )
+
+
+def _share(estimate: Estimate) -> str:
+    return f"{estimate.value:.0%} ({estimate.low:.0%}–{estimate.high:.0%})"
+
+
+def _interval(interval: Interval, form: str) -> str:
+    value = format(interval.value, form)
+    if interval.low is None or interval.high is None:
+        return f"{value} (from one answer alone)"
+    low, high = format(interval.low, form), format(interval.high, form)
+    return value if low == high else f"{value} ({low}–{high})"
+
+
+def _times(interval: Interval) -> str:
+    value = duration(interval.value)
+    if interval.low is None or interval.high is None:
+        return value
+    low, high = duration(interval.low), duration(interval.high)
+    return value if low == high else f"{value} ({low}–{high})"
+
+
+def _months(months: float) -> str:
+    return "less than a month" if months < 1 else f"{months:,.1f} months"
+
+
+def _money(amount: float) -> str:
+    return f"{amount:,.2f}"
