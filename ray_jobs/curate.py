@@ -22,7 +22,7 @@ from stillhouse.curation.splits import SPLITS, assign_splits
 from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe
 from stillhouse.run import Run
-from stillhouse.signal.schema import read_table, write_table
+from stillhouse.signal.schema import description_of, read_table, write_table
 from stillhouse.task import answer
 
 
@@ -37,9 +37,9 @@ def curate(recipe: Recipe, run: Run) -> None:
     inputs = lineage.inputs("dataset", recipe, run)
     say("curate", f"reads {run.uri}/capture, writes {run.uri}/dataset")
     parts = [key for key in run.storage.list("capture/parts") if key.endswith(".parquet")]
-    table = pyarrow.concat_tables(
-        [read_table(run.storage.read(key), name=key) for key in parts]
-    ).replace_schema_metadata()
+    tables = [read_table(run.storage.read(key), name=key) for key in parts]
+    captured = description_of(tables[0]) if tables else {}
+    table = pyarrow.concat_tables([one.replace_schema_metadata() for one in tables])
 
     counts: Counter[str] = Counter(captured=table.num_rows)
     dropped: list[dict[str, str]] = []
@@ -91,7 +91,8 @@ def curate(recipe: Recipe, run: Run) -> None:
     for split in SPLITS:
         chosen = dataset.filter(pyarrow.array([name == split for name in splits]))
         counts[split] = chosen.num_rows
-        run.storage.write(f"dataset/{split}.parquet", write_table(chosen, {"split": split, "recipe": recipe.name}))
+        description = {"split": split, "recipe": recipe.name, "capture": captured}
+        run.storage.write(f"dataset/{split}.parquet", write_table(chosen, description))
     lines = "".join(json.dumps(row) + "\n" for row in dropped)
     run.storage.write("dataset/dropped.jsonl", lines.encode())
     run.commit("dataset", recipe=recipe, inputs=inputs, counts=counts, began=began)

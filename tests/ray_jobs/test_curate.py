@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def test_records_come_through_whole_and_a_group_stands_on_one_side(run: Run, mak
     found: dict[str, Row] = {}
     for split, table in dataset(run).items():
         assert table.schema.names == [*RECORD_SCHEMA.names, "answer", "group"]
-        assert description_of(table) == {"split": split, "recipe": "tiny"}
+        assert description_of(table) == {"split": split, "recipe": "tiny", "capture": asdict(DESCRIPTION)}
         for record in table.to_pylist():
             assert seen.setdefault(record.pop("group"), split) == split
             assert record.pop("answer") == record["completion"].strip()
