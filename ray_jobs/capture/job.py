@@ -25,7 +25,7 @@ from ray_jobs.capture.plan import WORK, Plan, make_plan
 from ray_jobs.capture.spending import FOLDER as SPENDING
 from ray_jobs.capture.spending import ledger, shared
 from ray_jobs.capture.worker import COUNTS, CaptureWorker, counts_of, final_key, part_key, part_there
-from ray_jobs.engine import actor_options
+from ray_jobs.placement import actor_options
 from ray_jobs.progress import Progress, say
 from stillhouse import lineage, models
 from stillhouse.data import FIRST_TEACHER
