@@ -42,11 +42,12 @@ def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def recipe(tmp_path: Path, make_recipe: MakeRecipe, make_tokenizer: MakeTokenizer) -> Path:
     """A recipe whose data and teacher's tokenizer are there."""
-    make_tokenizer("good film Review Sentiment :").save_pretrained(tmp_path / "teacher")
+    make_tokenizer("good film Review Sentiment : positive negative").save_pretrained(tmp_path / "teacher")
     (tmp_path / "teacher" / "config.json").write_text('{"model_type": "llama"}')
     rows = [("good", "positive"), ("good film", ""), ("good good film film", "negative")]
-    (tmp_path / "data.jsonl").write_text("".join(json.dumps({"text": t, "label": v}) + "\n" for t, v in rows))
-    made = make_recipe({"data.path": "data.jsonl", "teacher.model": "./teacher"})
+    lines = [json.dumps({"text": text, "label": label}) + "\n" for text, label in rows]
+    (tmp_path / "data.jsonl").write_text("".join(lines * 20))
+    made = make_recipe({"data.path": "data.jsonl", "teacher.model": "./teacher", "capture.top_k": 5})
     (tmp_path / "recipe.yaml").write_text(dump_recipe(made))
     return tmp_path / "recipe.yaml"
 
@@ -94,12 +95,28 @@ def test_status_and_a_users_mistake_load_no_engine(recipe: Path) -> None:
     assert python(code, recipe.parent).stdout.splitlines()[-1] == "loaded []"
 
 
-def test_check(recipe: Path) -> None:
-    done = CliRunner().invoke(app, ["check", str(recipe)])
+def test_check_without_a_teacher(recipe: Path) -> None:
+    done = CliRunner().invoke(app, ["check", str(recipe), "--no-teacher"])
     assert done.exit_code == 0, done.output
-    assert "3 (2 with a gold answer)" in done.stdout
-    assert "6 tokens on average, 8 the longest seen" in done.stdout
-    assert "warning: 3 records are few" in done.stdout
+    assert "60, 40 with a gold answer" in done.stdout
+    assert "6.3 tokens on average, 8 the longest" in done.stdout
+    assert "warning few-examples: 60 records are few" in done.stdout
+
+
+def test_check_for_a_program(recipe: Path) -> None:
+    done = stillhouse("check", "recipe.yaml", "--no-teacher", "--json", folder=recipe.parent)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["recipe"], found["records"], found["teachers"]) == ("tiny", 60, [])
+    assert "few-examples" in {warning["name"] for warning in found["warnings"]}
+
+
+def test_check_asks_the_teacher_in_a_job_of_its_own(recipe: Path) -> None:
+    """What cannot work is refused before Ray or an engine is started."""
+    edit(recipe, capture={"top_k": 10})
+    done = stillhouse("check", "recipe.yaml", folder=recipe.parent)
+    assert "capture.top_k: 10 is more than the 9 tokens of the vocabulary" in told(done)
+    assert done.stdout == ""
 
 
 def test_status_of_a_recipe_and_of_its_run(recipe: Path) -> None:
@@ -159,7 +176,7 @@ def test_a_mistake_in_the_data(recipe: Path, data: str | None, sentence: str) ->
     path.unlink()
     if data is not None:
         path.write_text(data)
-    assert sentence in told(stillhouse("check", "recipe.yaml", folder=recipe.parent))
+    assert sentence in told(stillhouse("check", "recipe.yaml", "--no-teacher", folder=recipe.parent))
 
 
 def test_mistakes_in_the_recipe_are_told_together(recipe: Path) -> None:
@@ -174,7 +191,8 @@ def test_mistakes_in_the_recipe_are_told_together(recipe: Path) -> None:
 
 def test_an_unknown_model(recipe: Path) -> None:
     edit(recipe, teacher={"model": "./none"})
-    assert "the model folder ./none does not exist" in told(stillhouse("check", "recipe.yaml", folder=recipe.parent))
+    done = stillhouse("check", "recipe.yaml", "--no-teacher", folder=recipe.parent)
+    assert "the model folder ./none does not exist" in told(done)
 
 
 def test_a_run_of_another_recipe_is_left_alone(recipe: Path, make_recipe: MakeRecipe) -> None:
