@@ -191,9 +191,9 @@ def write_table(table: pyarrow.Table, description: dict[str, Any]) -> bytes:
 
 
 def _leaves(path: str, kind: pyarrow.DataType) -> Iterator[tuple[str, pyarrow.DataType]]:
-    """The columns that Parquet makes of a field."""
+    """The columns that Parquet makes of a field, by its own names: it calls what Arrow calls `item` an `element`."""
     if pyarrow.types.is_list(kind):
-        yield from _leaves(f"{path}.list.{kind.value_field.name}", kind.value_type)
+        yield from _leaves(f"{path}.list.element", kind.value_type)
     else:
         yield path, kind
 
