@@ -2,113 +2,225 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from ray_jobs import logprobs
+from ray_jobs.placement import executor, own_cpus
+from stillhouse.engine_arguments import engine_arguments, engine_environment
+from stillhouse.errors import UserError
 from stillhouse.models import load_tokenizer, resolve
-from stillhouse.recipe import Engine, Task
+from stillhouse.recipe import Capture, Engine, Task
+from stillhouse.signal.cut import cut
 from stillhouse.signal.schema import Completion
 from stillhouse.signal.sparse import SparseSignal
-from stillhouse.task import decoding, logprobs_mode
+from stillhouse.task import decoding
 
-
-def actor_resources(engine: Engine, actors: int) -> dict[str, Any]:
-    """What Ray sets aside for one actor that holds an engine: its GPUs, or its share of this machine's cores."""
-    if engine.device == "cpu":
-        return {"num_cpus": engine.cpus or max(1, (os.cpu_count() or 1) // actors)}
-    gpus = engine.tensor_parallel_size * engine.pipeline_parallel_size
-    return {
-        "num_gpus": gpus,
-        **({"accelerator_type": engine.accelerator_type} if engine.accelerator_type else {}),
-    }
+if TYPE_CHECKING:
+    from vllm import SamplingParams
 
 
 class BatchEngine:
-    """One vLLM engine in this process, for one task."""
+    """One vLLM engine in this process, for one task.
 
-    def __init__(self, model: str, engine: Engine, task: Task, *, top_k: int) -> None:
-        if engine.device == "cpu" and engine.cpus is None:
-            # vLLM would leave one core idle, which is half of a small laptop.
-            os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
+    Args:
+        model: as `stillhouse.models.resolve` takes it.
+        capture: which signal is kept: `mode`, `top_k`, `mass` and `draws`.
+        scores: whether `score` will be called; it needs a hook in vLLM's worker, as `mode: sampled` does.
+
+    Raises:
+        UserError: no such model, vLLM refuses the settings, or it lacks the hook.
+    """
+
+    def __init__(self, model: str, engine: Engine, task: Task, capture: Capture, *, scores: bool = False) -> None:
+        self._capture, self._scores = capture, scores
+        self._hooked = scores or capture.mode == "sampled"
+        for name, value in engine_environment(engine, own_cpus(engine)).items():
+            os.environ.setdefault(name, value)
         # In this process, so that the engine ends with its actor and a kill leaves nothing behind.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        if self._hooked:
+            # The hook knows the V1 model runner, and newer GPUs would get the other one.
+            os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
         import vllm
 
-        self.version = vllm.__version__
-        self.top_k = top_k
+        self.version: str = vllm.__version__
         self.max_model_len = engine.max_model_len
-        self._decoding = decoding(task, load_tokenizer(model))
-        self._llm = vllm.LLM(
-            model=resolve(model),
-            dtype=engine.dtype,
-            max_model_len=engine.max_model_len,
-            max_num_seqs=engine.max_num_seqs,
-            tensor_parallel_size=engine.tensor_parallel_size,
-            pipeline_parallel_size=engine.pipeline_parallel_size,
-            max_logprobs=top_k,
-            logprobs_mode=logprobs_mode(task),
-            enforce_eager=engine.device == "cpu",
-            # Reused prefixes are not scored, so their logprobs would be lost.
-            enable_prefix_caching=False,
-            disable_log_stats=True,
-            seed=0,
-            **_memory(engine),
-        )
+        self.tokenizer = load_tokenizer(model)
+        self._decoding = decoding(task, self.tokenizer)
+        self._entries = {"topk": capture.top_k, "sampled": capture.draws, "text": 0}[capture.mode]
+        try:
+            self._llm = vllm.LLM(model=resolve(model), **self.arguments(engine, task))
+        except ValueError as error:
+            raise UserError(f"vLLM refuses to run {model}: {_sentence(error)}") from error
+        if self._hooked:
+            self._install()
+
+    def arguments(self, engine: Engine, task: Task) -> dict[str, Any]:
+        """vLLM's engine arguments, save for the model."""
+        from ray_jobs.vllm_worker import EXTENSION
+
+        return {
+            **engine_arguments(engine, task),
+            "distributed_executor_backend": executor(engine),
+            "max_logprobs": self._entries,
+            "disable_log_stats": True,
+            **({"worker_extension_cls": EXTENSION} if self._hooked else {}),
+        }
 
     @property
     def dtype(self) -> str:
         """The type that the engine really computes in, such as `float32`."""
         return str(self._llm.llm_engine.model_config.dtype).removeprefix("torch.")
 
-    def complete(self, prompts: Sequence[Sequence[int]]) -> list[Completion]:
+    def complete(
+        self, prompts: Sequence[Sequence[int]], *, n: int = 1, seeds: Sequence[int] | None = None
+    ) -> list[list[Completion]]:
         """Completions under the task's contract.
+
+        What is drawn for a prompt, tokens and `sampled` signal, depends on its seed and its distributions alone, so on
+        no other prompt. The distributions themselves differ in the last bits with the batch that a prompt is in, as on
+        any engine, and that can turn a draw.
 
         Args:
             prompts: token ids, each at most `max_model_len` less the task's `max_tokens`.
+            n: completions of each.
+            seeds: one a prompt, 0 to 2**32 - 1; default: the prompt's number.
         """
+        given = range(len(prompts)) if seeds is None else seeds
+        each = [(prompt, _seed(seed, i)) for prompt, seed in zip(prompts, given, strict=True) for i in range(n)]
+        parameters = [self._parameters(self._decoding, seed) for _, seed in each]
+        outputs = self._generate([prompt for prompt, _ in each], parameters)
+        made = [self._completion(output) for output in outputs]
+        return [made[start : start + n] for start in range(0, len(made), n)]
+
+    def score(
+        self,
+        prompts: Sequence[Sequence[int]],
+        completions: Sequence[Sequence[int]],
+        *,
+        seeds: Sequence[int] | None = None,
+    ) -> list[Completion | None]:
+        """The signal of completions that exist: the one that the engine would have given had it written them.
+
+        Free text is read as part of the prompt, in one pass. Under a contract the engine writes it token by token, so
+        that the same grammar rules out the same tokens; None for a completion that the contract does not allow.
+
+        Args:
+            completions: token ids, at least one each, with the end of the sequence where it belongs to them; together
+                with the prompt shorter than `max_model_len`.
+            seeds: as for `complete`.
+        """
+        if not self._scores:
+            raise RuntimeError("this engine was started without `scores`")
+        given = [_seed(seed, 0) for seed in (range(len(prompts)) if seeds is None else seeds)]
+        if "structured_outputs" in self._decoding:
+            return self._forced(prompts, completions, given)
+        parameters = [
+            self._parameters({"temperature": 0.0, "max_tokens": 1}, seed, scored_from=len(prompt))
+            for prompt, seed in zip(prompts, given, strict=True)
+        ]
+        whole = [[*prompt, *completion] for prompt, completion in zip(prompts, completions, strict=True)]
+        outputs = self._generate(whole, parameters)
+        return [
+            self._scored(prompt, list(completion), output.prompt_logprobs)
+            for prompt, completion, output in zip(prompts, completions, outputs, strict=True)
+        ]
+
+    def _forced(
+        self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], seeds: Sequence[int]
+    ) -> list[Completion | None]:
+        settings = {name: value for name, value in self._decoding.items() if name not in ("top_p", "stop")}
+        parameters = [
+            self._parameters({**settings, "temperature": 0.0, "max_tokens": len(ids)}, seed, forced=list(ids))
+            for ids, seed in zip(completions, seeds, strict=True)
+        ]
+        outputs = self._generate(prompts, parameters)
+        found: list[Completion | None] = []
+        for prompt, completion, output in zip(prompts, completions, outputs, strict=True):
+            written = output.outputs[0]
+            scored = None
+            # The grammar ends a request whose token it does not allow.
+            if list(written.token_ids) == list(completion):
+                scored = self._scored(prompt, list(completion), written.logprobs)
+                if not np.isfinite(scored.token_logprobs or []).all():
+                    scored = None
+            found.append(scored)
+        return found
+
+    def _parameters(self, settings: Mapping[str, Any], seed: int, **asked: Any) -> SamplingParams:
         from vllm import SamplingParams
         from vllm.sampling_params import StructuredOutputsParams
 
-        settings = dict(self._decoding)
+        from ray_jobs.vllm_worker import wanted
+
+        settings = dict(settings)
         if constraint := settings.pop("structured_outputs", None):
             settings["structured_outputs"] = StructuredOutputsParams(**constraint)
-        parameters = SamplingParams(**settings, logprobs=self.top_k, flat_logprobs=True)
-        inputs = [{"prompt_token_ids": list(ids)} for ids in prompts]
-        outputs = self._llm.generate(inputs, parameters, use_tqdm=False)
-        return [_completion(output.prompt_token_ids, output.outputs[0]) for output in outputs]
-
-
-def _memory(engine: Engine) -> dict[str, Any]:
-    if engine.device == "cuda":
-        return {"gpu_memory_utilization": engine.gpu_memory_utilization}
-    # In bytes, where VLLM_CPU_KVCACHE_SPACE takes whole GiB only.
-    return {"kv_cache_memory_bytes": int(engine.kv_cache_gb * 2**30)}
-
-
-def _completion(prompt_token_ids: Iterable[int], output: Any) -> Completion:
-    flat = output.logprobs
-    token_logprobs: list[float] = []
-    top_ids: list[list[int]] = []
-    top_logprobs: list[list[float]] = []
-    for start, end in zip(flat.start_indices, flat.end_indices, strict=True):
-        # vLLM puts the sampled token first, whatever its rank, and the top k in rank order after it.
-        token_logprobs.append(flat.logprobs[start])
-        kept = [i for i in range(start + 1, end) if math.isfinite(flat.logprobs[i])]
-        top_ids.append([flat.token_ids[i] for i in kept])
-        top_logprobs.append([flat.logprobs[i] for i in kept])
-    if len(token_logprobs) != len(output.token_ids):
-        raise RuntimeError(
-            f"vLLM gave logprobs for {len(token_logprobs)} of {len(output.token_ids)} tokens: nothing can be distilled"
-            " from that"
+        kind = "prompt_logprobs" if "scored_from" in asked else "logprobs"
+        return SamplingParams(
+            **settings,
+            **{kind: self._entries},
+            seed=seed,
+            flat_logprobs=True,
+            # It would be done for every entry of the signal; a stop text is found in no other way.
+            detokenize="stop" in settings,
+            extra_args=wanted(seed=seed, **asked) if self._hooked else None,
         )
-    return Completion(
-        prompt_token_ids=list(prompt_token_ids),
-        text=output.text,
-        token_ids=list(output.token_ids),
-        finish_reason=output.finish_reason,
-        token_logprobs=token_logprobs,
-        signal=SparseSignal.of(top_ids, top_logprobs),
-    )
+
+    def _generate(self, prompts: Iterable[Sequence[int]], parameters: Sequence[SamplingParams]) -> list[Any]:
+        inputs = [{"prompt_token_ids": list(ids)} for ids in prompts]
+        outputs: list[Any] = self._llm.generate(inputs, parameters, use_tqdm=False)
+        return outputs
+
+    def _completion(self, output: Any) -> Completion:
+        written = output.outputs[0]
+        scored = self._scored(output.prompt_token_ids, list(written.token_ids), written.logprobs)
+        # Only vLLM knows where a stop text began.
+        text = written.text if "stop" in self._decoding else scored.text
+        return replace(scored, text=text, finish_reason=written.finish_reason)
+
+    def _scored(self, prompt: Sequence[int], token_ids: list[int], flat: Any) -> Completion:
+        token_logprobs, signal = self._signal(flat, len(token_ids))
+        return Completion(
+            prompt_token_ids=list(prompt),
+            text=self.tokenizer.decode(token_ids, skip_special_tokens=True),
+            token_ids=token_ids,
+            finish_reason="stop" if token_ids[-1:] == [self.tokenizer.eos_token_id] else "length",
+            token_logprobs=token_logprobs,
+            signal=signal,
+        )
+
+    def _signal(self, flat: Any, tokens: int) -> tuple[list[float], SparseSignal | None]:
+        if self._capture.mode == "text":
+            return logprobs.written_logprobs(flat, tokens), None
+        if self._capture.mode == "sampled":
+            return logprobs.drawn(flat, tokens, self._capture.draws)
+        written, signal = logprobs.most_probable(flat, tokens)
+        return written, signal if self._capture.mass is None else cut(signal, self._capture.mass)
+
+    def _install(self) -> None:
+        draws = self._capture.draws if self._capture.mode == "sampled" else None
+        lacking = self._llm.collective_rpc("install_capture", args=(draws,))
+        if missing := sorted({name for worker in lacking for name in worker}):
+            needs = "`capture.mode: sampled`" if draws else "scoring completions"
+            works = "`capture.mode: topk`" if draws else "`capture.completions: teacher`"
+            raise UserError(
+                f"vLLM {self.version} has no {missing[0]} in its worker, which {needs} needs: use {works}, or vLLM 0.32"
+                " with its V1 model runner"
+            )
+
+
+def _seed(seed: int, sample: int) -> int:
+    """Of one of a prompt's completions; 63 bits, as vLLM takes."""
+    return int(np.random.SeedSequence([seed, sample]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _sentence(error: Exception) -> str:
+    """The line of an error that says what is wrong; pydantic's first one only counts."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines[1:] if "rror" in line), lines[0] if lines else type(error).__name__)

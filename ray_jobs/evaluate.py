@@ -15,8 +15,9 @@ from typing import Any
 import pyarrow
 import ray
 
-from ray_jobs.engine import BatchEngine, actor_resources
+from ray_jobs.engine import BatchEngine
 from ray_jobs.entry import main
+from ray_jobs.placement import remote_options
 from ray_jobs.progress import Progress, say
 from stillhouse import lineage, models
 from stillhouse.calibration import Calibration, calibrate
@@ -24,7 +25,7 @@ from stillhouse.confidence import sequence_confidence
 from stillhouse.errors import UserError
 from stillhouse.metrics import Prediction
 from stillhouse.policy import Policy
-from stillhouse.recipe import Engine, Recipe, Task
+from stillhouse.recipe import Capture, Engine, Recipe, Task
 from stillhouse.report import Lineage, Report, build_report, render_html
 from stillhouse.run import Run, made_by
 from stillhouse.signal.alignment import tokenizer_hash
@@ -86,18 +87,18 @@ class StudentWorker:
 
     def __init__(self, run: Run, engine: Engine, task: Task) -> None:
         # Fetched here, since every node has a disk of its own.
-        self.engine = BatchEngine(str(run.fetch("student")), engine, task, top_k=1)
+        self.engine = BatchEngine(str(run.fetch("student")), engine, task, Capture(mode="text"))
 
     def complete(self, prompts: list[list[int]]) -> list[Completion]:
-        """As `BatchEngine.complete`."""
-        return self.engine.complete(prompts)
+        """One completion a prompt."""
+        return [completions[0] for completions in self.engine.complete(prompts)]
 
 
 def _predictions(recipe: Recipe, run: Run, rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[Prediction]]:
     """The student's answers beside the teacher's, for every split in `rows`."""
     say("evaluate", "starts the student")
     engine = recipe.student.engine
-    worker = ray.remote(StudentWorker).options(**actor_resources(engine, 1)).remote(run, engine, recipe.task)
+    worker = ray.remote(StudentWorker).options(**remote_options(engine)).remote(run, engine, recipe.task)
     progress = Progress("evaluate", sum(map(len, rows.values())), "records")
     predictions: dict[str, list[Prediction]] = {}
     try:

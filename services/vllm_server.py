@@ -14,8 +14,9 @@ from ray.serve.llm import LLMConfig, build_llm_deployment
 from ray.serve.llm.deployment import LLMServer
 from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest
 
+from stillhouse.engine_arguments import engine_arguments, engine_environment
 from stillhouse.recipe import Engine, Task
-from stillhouse.task import logprobs_mode, sampling, structured_outputs
+from stillhouse.task import sampling, structured_outputs
 
 _REQUESTS = {"chat": ChatCompletionRequest, "completions": CompletionRequest}
 
@@ -74,7 +75,7 @@ def deployment(name: str, model_id: str, engine: Engine, task: Task, locate: Cal
     """
     config = LLMConfig(
         model_loading_config={"model_id": model_id},
-        engine_kwargs={**_engine_kwargs(engine), "logprobs_mode": logprobs_mode(task)},
+        engine_kwargs=engine_arguments(engine, task),
         callback_config={"callback_class": LocateModel, "callback_kwargs": {"locate": locate}},
         deployment_config={
             "num_replicas": 1,
@@ -83,7 +84,7 @@ def deployment(name: str, model_id: str, engine: Engine, task: Task, locate: Cal
         },
         # Serve LLM would hold each chunk back for 50 ms.
         experimental_configs={"stream_batching_interval_ms": 0},
-        runtime_env={"env_vars": _environment(engine)},
+        runtime_env={"env_vars": engine_environment(engine, engine.cpus)},
         **_placement(engine),
     )
     first = {"model": model_id, "prompt": "Hello", "logprobs": 0, **sampling(task), "max_tokens": 2}
@@ -102,38 +103,8 @@ def logical_cpus(engine: Engine) -> int:
     return (engine.cpus or 1) if engine.device == "cpu" else 0
 
 
-def _engine_kwargs(engine: Engine) -> dict[str, Any]:
-    shared = {
-        "dtype": engine.dtype,
-        "max_model_len": engine.max_model_len,
-        "max_num_seqs": engine.max_num_seqs,
-        # As in the evaluation that the policy comes from.
-        "enable_prefix_caching": False,
-        "seed": 0,
-    }
-    if engine.device == "cpu":
-        # Said in bytes, where VLLM_CPU_KVCACHE_SPACE takes whole GiB only.
-        return {**shared, "enforce_eager": True, "kv_cache_memory_bytes": int(engine.kv_cache_gb * 2**30)}
-    return {
-        **shared,
-        "tensor_parallel_size": engine.tensor_parallel_size,
-        "pipeline_parallel_size": engine.pipeline_parallel_size,
-        "gpu_memory_utilization": engine.gpu_memory_utilization,
-    }
-
-
 def _placement(engine: Engine) -> dict[str, Any]:
     if engine.device == "cpu":
         bundles = [{"CPU": logical_cpus(engine)}]
         return {"accelerator_config": {"kind": "cpu"}, "placement_group_config": {"bundles": bundles}}
     return {"accelerator_type": engine.accelerator_type} if engine.accelerator_type else {}
-
-
-def _environment(engine: Engine) -> dict[str, str]:
-    quiet = {"VLLM_NO_USAGE_STATS": "1"}
-    if engine.device != "cpu":
-        return quiet
-    if engine.cpus is None:
-        # vLLM would leave one core idle, which is half of a small laptop.
-        return {**quiet, "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
-    return {**quiet, "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(engine.cpus)}
