@@ -39,8 +39,8 @@ _TINY = np.finfo(np.float32).tiny
 def steps(entries: NDArray[np.int64]) -> NDArray[np.float64]:
     """How many steps the fourth roots from 0 to 1 are cut into, for a token of so many entries.
 
-    The divergence of n equal entries is at most 2/3 · √n / steps². 80 steps bring it below 1e-3 nats for 64 entries;
-    more entries need more, for their errors add up, and few can afford more.
+    The divergence of n like entries is 2/3 · √n / steps² on average, and less for others. 80 steps bring it below 1e-3
+    nats for 64 entries; more entries need more, for their errors add up, and few can afford more.
     """
     return np.clip(np.maximum(10 * np.sqrt(entries), 2040 / np.maximum(entries, 1)), 80, 255)
 
@@ -82,44 +82,45 @@ def signals(table: pyarrow.Table, *, name: str = "the table") -> list[SparseSign
     ):
         raise UserError(f"{name} holds signal columns that do not belong together: capture again")
     found: list[SparseSignal | None] = [None] * table.num_rows
-    for chosen, column, draws in ((topk, levels, False), (sampled, counts, True)):
+    for chosen, column, drawn in ((topk, levels, False), (sampled, counts, True)):
         mask = pyarrow.array(chosen)
-        whole = _decoded(ids.filter(mask), column.filter(mask), mass.filter(mask), draws=draws, name=name)
+        whole, totals = _decoded(ids.filter(mask), column.filter(mask), mass.filter(mask), drawn=drawn, name=name)
         ends = np.cumsum(tokens[chosen])
         for row, end in zip(np.flatnonzero(chosen).tolist(), ends.tolist(), strict=True):
-            found[row] = _part(whole, end - int(tokens[row]), end)
+            start = end - int(tokens[row])
+            draws = int(totals[start:end].max(initial=0)) if drawn else None
+            if drawn and not np.all(totals[start:end] == draws):
+                raise UserError(f"{name}, row {row + 1} holds tokens drawn more often than others: capture again")
+            found[row] = _part(whole, start, end, draws)
     return found
 
 
-def _decoded(ids: pyarrow.Array, values: pyarrow.Array, mass: pyarrow.Array, *, draws: bool, name: str) -> SparseSignal:
-    """The tokens of all rows as one signal; `values` are levels, or counts of `draws`."""
+def _decoded(
+    ids: pyarrow.Array, values: pyarrow.Array, mass: pyarrow.Array, *, drawn: bool, name: str
+) -> tuple[SparseSignal, NDArray[np.float64]]:
+    """The tokens of all rows as one signal, and what each token's `values` (levels, or counts of draws) add up to."""
     by_token, values_by_token = ids.flatten(), values.flatten()
     entries = _lengths(by_token)
     if not np.array_equal(entries, _lengths(values_by_token)):
         raise UserError(f"{name} lacks the probability of a token, or its id: capture again")
     offsets = np.concatenate([[0], np.cumsum(entries)])
     stored = np.asarray(values_by_token.flatten()).astype(np.float64)
-    weights = stored if draws else (stored + 0.5) ** _ROOT
+    weights = stored if drawn else (stored + 0.5) ** _ROOT
     # A probability that float32 cannot hold is kept finite, as the smallest that it can.
     masses = np.maximum(np.asarray(mass.flatten()), _TINY).astype(np.float32)
     totals = token_sums(weights, offsets)
     shares = weights * np.repeat(masses.astype(np.float64) / np.maximum(totals, _TINY), entries)
     order = np.lexsort((-stored, np.repeat(np.arange(len(entries)), entries)))
     logprobs = np.log(np.maximum(shares, _TINY)).astype(np.float32)
-    number = None
-    if draws:
-        number = int(totals[0]) if len(totals) else 0
-        if not np.all(totals == number):
-            raise UserError(f"{name} holds tokens that were drawn more often than others: capture again")
-    return SparseSignal(np.asarray(by_token.flatten())[order], logprobs[order], offsets, masses, number)
+    return SparseSignal(np.asarray(by_token.flatten())[order], logprobs[order], offsets, masses), totals
 
 
-def _part(signal: SparseSignal, start: int, end: int) -> SparseSignal:
+def _part(signal: SparseSignal, start: int, end: int, draws: int | None) -> SparseSignal:
     """The tokens from `start` to `end`."""
     offsets = signal.offsets[start : end + 1]
     entries = slice(offsets[0], offsets[-1])
     return SparseSignal(
-        signal.ids[entries], signal.logprobs[entries], offsets - offsets[0], signal.mass[start:end], signal.draws
+        signal.ids[entries], signal.logprobs[entries], offsets - offsets[0], signal.mass[start:end], draws
     )
 
 
