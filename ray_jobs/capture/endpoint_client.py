@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote
 
 import httpx2
@@ -82,12 +82,22 @@ class Endpoint:
         self.client = openai.AsyncOpenAI(
             base_url=self.url,
             api_key=self._key or "none",
-            # Without a key none is sent, not even a made-up one.
-            default_headers={} if self._key else {"Authorization": openai.Omit()},  # type: ignore[dict-item]
             max_retries=0,
             timeout=teacher.timeout_s,
-            http_client=openai.DefaultAsyncHttpxClient(limits=limits),
+            http_client=openai.DefaultAsyncHttpxClient(
+                limits=limits, event_hooks={} if self._key else {"request": [_without_key]}
+            ),
         )
+        self._broken: UserError | None = None
+
+    def reopen(self) -> None:
+        """Ask again, whatever was wrong before."""
+        self._broken = None
+
+    def give_up(self, error: UserError) -> NoReturn:
+        """Raise `error`, and let those who wait for their turn have it too: nothing more is asked."""
+        self._broken = error
+        raise error
 
     async def post(self, path: str, body: Mapping[str, Any], sent: Sent) -> dict[str, Any]:
         """The endpoint's reply to a request, as it came.
@@ -130,11 +140,16 @@ class Endpoint:
         """
         for attempt in range(1, self._most + 1):
             async with self.pace.turn() as turn:
+                if self._broken is not None:
+                    raise self._broken
                 try:
                     async with asyncio.timeout(limit_s or self.teacher.timeout_s):
                         result = await send()
                 except (openai.APIError, TimeoutError) as error:
-                    busy = self._busy(error)
+                    try:
+                        busy = self._busy(error)
+                    except UserError as final:
+                        self.give_up(final)
                     turn.busy(busy.retry_after)
                     if busy.unreachable and unsent is not None:
                         unsent()
@@ -148,7 +163,7 @@ class Endpoint:
             )
         times = f"{self._most} attempts" if self._most > 1 else "one attempt"
         if busy.unreachable:
-            raise UserError(f"the endpoint {self.url} cannot be reached in {times}: {busy}")
+            self.give_up(UserError(f"the endpoint {self.url} cannot be reached in {times}: {busy}"))
         raise Unanswered(f"the endpoint did not answer in {times}: {busy}")
 
     def quoted(self, text: object) -> str:
@@ -241,6 +256,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return max(0.0, date.timestamp() - time.time())
     except (TypeError, ValueError, OverflowError):
         return None
+
+
+async def _without_key(request: httpx2.Request) -> None:
+    # The client insists on a key; the endpoint is to see none, not even a made-up one.
+    request.headers.pop("authorization", None)
 
 
 def _key(name: str | None) -> str:

@@ -133,7 +133,7 @@ class Replies:
             if request.path == CHAT and 1 < len(ranked) == k and ranked[-1][0] == token:
                 # vLLM puts the sampled token first and then cuts at k: it may stand where the k-th belongs.
                 ranked = ranked[:-1]
-            found.append(_Token(token, value, ranked[:k]))
+            found.append(_Token(token, value, [entry for entry in ranked[:k] if entry[1] > _IMPOSSIBLE]))
         assert self._vocabulary is not None
         for token_id in (each for token in found for each in [token.id, *(i for i, _ in token.top)]):
             if not self._vocabulary.name(token_id):
@@ -215,10 +215,9 @@ class Replies:
 
     def _signal(self, tokens: Sequence[_Token]) -> SparseSignal:
         kept = [
-            sorted(
-                ((i, value) for i, value in token.top if math.isfinite(value) and value > _IMPOSSIBLE),
-                key=lambda entry: -entry[1],
-            )[: self._recipe.capture.top_k]
+            sorted((entry for entry in token.top if math.isfinite(entry[1])), key=lambda entry: -entry[1])[
+                : self._recipe.capture.top_k
+            ]
             for token in tokens
         ]
         found = SparseSignal.of([[i for i, _ in top] for top in kept], [[value for _, value in top] for top in kept])

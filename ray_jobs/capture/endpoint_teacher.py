@@ -81,6 +81,7 @@ class EndpointTeacher:
             worst=sum((request.worst for request in requests), Tokens()),
         )
         self._reserve(part, attempt, unasked=batch)
+        self._endpoint.reopen()
         try:
             if batch is None:
                 return self._loop.run(self._ask_all(questions, bill))
@@ -120,11 +121,12 @@ class EndpointTeacher:
                 reply = await self._endpoint.post(request.path, request.body, bill.sent[number])
             except Unsupported as error:
                 if not self._requests.mend(error.parameter) or request.body == self._requests.of(question).body:
-                    raise UserError(str(error)) from None
+                    self._endpoint.give_up(UserError(str(error)))
             except Unanswered as error:
                 self._unanswered += 1
                 if self._unanswered >= GIVE_UP_AFTER:
-                    raise UserError(f"{self._unanswered} questions in a row went without an answer: {error}") from None
+                    why = f"{self._unanswered} questions in a row went without an answer: {error}"
+                    self._endpoint.give_up(UserError(why))
                 return Failure(str(error))
             except Refused as error:
                 self._unanswered = 0
