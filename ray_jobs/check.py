@@ -17,7 +17,7 @@ import ray
 from rich.console import Console
 
 from ray_jobs.capture.job import scored_by
-from ray_jobs.capture.open_teacher import names, open_teacher, section_of
+from ray_jobs.capture.open_teacher import open_teacher
 from ray_jobs.capture.spending import ledger
 from ray_jobs.capture.teacher import Failure, Question, Teacher
 from ray_jobs.cluster import connected
@@ -36,6 +36,7 @@ from stillhouse.recipe_file import load_recipe
 from stillhouse.run import Run
 from stillhouse.signal.schema import Completion
 from stillhouse.task import Prompt, render
+from stillhouse.teachers import names, section_of
 
 MOST_REQUESTS = SAMPLE + 3
 """At one endpoint: the sample, two repeats of one of its prompts, and one request again that the endpoint wants put in

@@ -7,7 +7,6 @@ from typing import Any
 import pyarrow
 import ray.data
 
-from ray_jobs.capture.open_teacher import names
 from ray_jobs.capture.plan import Plan, planned
 from ray_jobs.capture.worker import final_key, part_key
 from stillhouse.data import FIRST_TEACHER, Record
@@ -25,6 +24,7 @@ from stillhouse.signal.schema import (
     to_table,
     write_table,
 )
+from stillhouse.teachers import names
 
 _COMPLETION = ["completion", "completion_token_ids", "finish_reason", "token_logprobs"]
 

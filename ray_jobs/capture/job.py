@@ -20,7 +20,6 @@ import ray.data
 from ray_jobs.capture.batch_api import FOLDER as BATCHES
 from ray_jobs.capture.combine import combine
 from ray_jobs.capture.failed import write_failed
-from ray_jobs.capture.open_teacher import names, section_of
 from ray_jobs.capture.plan import WORK, Plan, make_plan
 from ray_jobs.capture.spending import FOLDER as SPENDING
 from ray_jobs.capture.spending import ledger, shared
@@ -32,6 +31,7 @@ from stillhouse.data import FIRST_TEACHER
 from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe, Teacher
 from stillhouse.run import Run, digest
+from stillhouse.teachers import names, section_of
 
 LEDGER = "capture/ledger.json"
 

@@ -33,6 +33,7 @@ def build(recipe: Recipe, inputs: Inputs, teachers: Sequence[TeacherFound]) -> C
         prompts=inputs.prompts,
         currency=recipe.prices.currency,
         largest_cost=largest,
+        training=recipe.prices.training,
         teachers=tuple(teachers),
         payback=paid,
         warnings=(

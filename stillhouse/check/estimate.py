@@ -13,6 +13,7 @@ from stillhouse.check.findings import Interval
 from stillhouse.check.inputs import Inputs
 from stillhouse.recipe import Recipe
 from stillhouse.signal.schema import Completion
+from stillhouse.teachers import section_of
 
 if TYPE_CHECKING:
     from stillhouse.check.sample import Asked
@@ -115,9 +116,7 @@ def prices_of(recipe: Recipe, name: str) -> tuple[float, float]:
 
     A completion that is scored is read and not written.
     """
-    members = recipe.ensemble.members if recipe.ensemble else ()
-    batch = next((member.batch for member in members if member.name == name), recipe.teacher.batch)
-    factor = (1 - recipe.prices.batch_discount if batch else 1.0) / 1e6
+    factor = (1 - recipe.prices.batch_discount if section_of(recipe, name).batch else 1.0) / 1e6
     reading = recipe.prices.teacher_input * factor
     return reading, reading if recipe.capture.completions != "teacher" else recipe.prices.teacher_output * factor
 

@@ -85,7 +85,9 @@ class TeacherFound(_Found):
     tokens: Interval = Field(description="Tokens of its part of the capture, prompts and completions.")
     cost: Interval = Field(description="Cost of its part of the capture, in the recipe's currency.")
     tokens_per_second: float = Field(description="As measured on the sample by one engine, or one asker.")
-    time: Interval = Field(description="Seconds for its part of the capture, at that rate.")
+    time: Interval = Field(description="Seconds for its part of the capture, at that rate, here and with one of them.")
+    engines: int = Field(description="As many may work side by side in the capture.")
+    batch: bool = Field(description="Whether the Batch API is to be asked, whose time nobody knows.")
     ready: float = Field(description="Seconds until the teacher could answer.")
 
 
@@ -101,6 +103,7 @@ class Check(_Found):
     largest_cost: float | None = Field(
         description="Without a teacher: the capture's cost if every completion took `task.max_tokens`."
     )
+    training: float = Field(description="What training costs once, as the recipe says.")
     teachers: tuple[TeacherFound, ...] = Field(description="Empty where none was asked.")
     payback: Payback | None = Field(description="None where prices or the tokens of a completion are not known.")
     warnings: tuple[Finding, ...]

@@ -12,11 +12,12 @@ from typing import Any
 from stillhouse import models
 from stillhouse.check.contract import require_spellings
 from stillhouse.check.findings import Prompts
-from stillhouse.data import FIRST_TEACHER, Record, Records
+from stillhouse.data import Record, Records
 from stillhouse.errors import UserError
 from stillhouse.recipe import Engine, Recipe, Teacher
 from stillhouse.signal.alignment import require_same_tokens, template_hash, tokenizer_hash
 from stillhouse.task import render, token_ids
+from stillhouse.teachers import names, sections
 
 LOOKED_AT = 1000
 """Prompts that are rendered and tokenised, drawn with the recipe's seed; all of them where there are no more."""
@@ -102,7 +103,7 @@ def read_inputs(recipe: Recipe) -> Inputs:
         records=len(records),
         labelled=labelled,
         without_completion=without,
-        by_teacher={name: answered[None] + answered[name] for name in _names(recipe)},
+        by_teacher={name: answered[None] + answered[name] for name in names(recipe)},
         looked_at=looked_at,
         lengths=lengths,
         tokenizer=tokenizer,
@@ -112,14 +113,10 @@ def read_inputs(recipe: Recipe) -> Inputs:
     )
 
 
-def _names(recipe: Recipe) -> list[str]:
-    return [FIRST_TEACHER, *(member.name for member in (recipe.ensemble.members if recipe.ensemble else ()))]
-
-
-def _sections(recipe: Recipe) -> list[tuple[str, Teacher]]:
+def _places(recipe: Recipe) -> list[tuple[str, Teacher]]:
     """The teachers, with the place in the recipe that each comes from."""
-    members = recipe.ensemble.members if recipe.ensemble else ()
-    return [("teacher", recipe.teacher), *((f"ensemble.members.{i}", member) for i, member in enumerate(members))]
+    first, *members = sections(recipe)
+    return [("teacher", first), *((f"ensemble.members.{i}", member) for i, member in enumerate(members))]
 
 
 def _tokenizers(recipe: Recipe) -> tuple[Any, str]:
@@ -128,7 +125,7 @@ def _tokenizers(recipe: Recipe) -> tuple[Any, str]:
     tokenizer, student = models.load_tokenizer(source), recipe.student.init.model
     if source == student:
         return tokenizer, source
-    for place, section in _sections(recipe)[1:]:
+    for place, section in _places(recipe)[1:]:
         other = section.model if section.url is None else section.tokenizer
         if other is None:
             raise UserError(f"{place}.tokenizer: the endpoint's tokens are not known: name its tokenizer")
@@ -163,7 +160,7 @@ def _config(model: str) -> Any:
 
 def _require_configurations(recipe: Recipe) -> None:
     """Hold the recipe's sizes against the models' configurations."""
-    for place, section in _sections(recipe):
+    for place, section in _places(recipe):
         if section.url is None:
             _require_positions(_config(section.model), section.engine, f"{place}.engine")
     init = recipe.student.init
@@ -191,7 +188,7 @@ def _require_positions(config: Any, engine: Engine, place: str) -> None:
 def _fits(recipe: Recipe) -> int | None:
     """The longest prompt for every engine of a teacher; None where none runs here."""
     found = []
-    for place, section in _sections(recipe):
+    for place, section in _places(recipe):
         if section.url is not None:
             continue
         room = section.engine.max_model_len - recipe.task.max_tokens

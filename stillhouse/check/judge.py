@@ -7,7 +7,7 @@ every task. Where there is more behind one, its comment says what.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from stillhouse import models
 from stillhouse.calibration import smallest_sample
@@ -15,7 +15,8 @@ from stillhouse.check.contract import spelling_findings, width_finding
 from stillhouse.check.findings import Finding, TeacherFound
 from stillhouse.check.inputs import Inputs
 from stillhouse.cost import Payback
-from stillhouse.recipe import Recipe, Teacher
+from stillhouse.recipe import Recipe
+from stillhouse.teachers import sections
 
 FEW_EXAMPLES = 500
 LOW_VOLUME = 10_000
@@ -68,7 +69,7 @@ def judge_inputs(recipe: Recipe, inputs: Inputs) -> Iterator[Finding]:
     if (wide := width_finding(recipe.task)) is not None:
         yield wide
     yield from spelling_findings(recipe.task, inputs.tokenizer)
-    for section in _sections(recipe):
+    for section in sections(recipe):
         if section.url is None and models.is_dequantised(section.model):
             yield Finding(
                 name="dequantised",
@@ -79,7 +80,7 @@ def judge_inputs(recipe: Recipe, inputs: Inputs) -> Iterator[Finding]:
 
 def judge_keys(recipe: Recipe) -> Iterator[Finding]:
     """Keys that are not in this environment; whoever asks the endpoint refuses to go on without them."""
-    for name in dict.fromkeys(section.api_key_env for section in _sections(recipe) if section.url is not None):
+    for name in dict.fromkeys(section.api_key_env for section in sections(recipe) if section.url is not None):
         if name is not None and not os.environ.get(name, "").strip():
             yield Finding(
                 name="no-key",
@@ -218,7 +219,3 @@ def _lengths(recipe: Recipe, inputs: Inputs) -> Iterator[Finding]:
             remedy="Set `student.max_length` and `student.engine.max_model_len` to"
             f" {prompts.longest + recipe.task.max_tokens} or more.",
         )
-
-
-def _sections(recipe: Recipe) -> Sequence[Teacher]:
-    return [recipe.teacher, *(recipe.ensemble.members if recipe.ensemble else ())]

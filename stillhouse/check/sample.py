@@ -18,6 +18,7 @@ from stillhouse.metrics import proportion
 from stillhouse.recipe import Recipe, Task
 from stillhouse.signal.schema import Completion
 from stillhouse.task import answer, render, token_ids
+from stillhouse.teachers import section_of
 
 SAMPLE = 20
 """Records that a check asks about."""
@@ -99,6 +100,8 @@ def measure(recipe: Recipe, inputs: Inputs, asked: Asked) -> TeacherFound:
         cost=estimates.cost,
         tokens_per_second=estimates.rate,
         time=estimates.time,
+        engines=recipe.capture.engines.max,
+        batch=section_of(recipe, asked.name).batch,
         ready=asked.ready,
     )
 

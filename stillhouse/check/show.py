@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stillhouse.check.findings import Check, Finding, Interval, TeacherFound
+from stillhouse.cost import Payback
 from stillhouse.duration import duration
 from stillhouse.metrics import Estimate
 
@@ -84,8 +85,8 @@ def _teacher_rows(found: TeacherFound, currency: str) -> Iterator[tuple[str, str
         )
     yield "completion", f"{_interval(found.completion, '.1f')} tokens"
     yield "tokens", f"{_interval(found.tokens, ',.0f')} for {found.records:,} records"
-    yield "time", f"{_times(found.time)} here with one engine, at the sample's {found.tokens_per_second:,.0f} tokens/s"
-    yield "cost", f"{_interval(found.cost, ',.2f')} {currency}"
+    yield "time", _time(found)
+    yield "cost", f"{_interval(found.cost, _digits(found.cost.value))} {currency}"
 
 
 def _payback_rows(check: Check) -> Iterator[tuple[str, str]]:
@@ -103,13 +104,13 @@ def _payback_rows(check: Check) -> Iterator[tuple[str, str]]:
         yield (
             "payback",
             f"after {paid.break_even_requests:,.0f} requests, {paid.coverage:.0%} answered by the student alone,"
-            f" for {_money(paid.one_off)} {paid.currency} once",
+            f" for {_once(check, paid)}",
         )
     else:
         yield (
             "payback",
             f"{_months(paid.months_at_coverage)} with {paid.coverage:.0%} answered by the student alone,"
-            f" {_months(paid.months)} with all, for {_money(paid.one_off)} {paid.currency} once",
+            f" {_months(paid.months)} with all, for {_once(check, paid)}",
         )
 
 
@@ -125,6 +126,21 @@ def _interval(interval: Interval, form: str) -> str:
     return value if low == high else f"{value} ({low}–{high})"
 
 
+def _time(found: TeacherFound) -> str:
+    if found.batch:
+        return "as long as the Batch API takes: its window is 24 hours"
+    rate = f"at the sample's {found.tokens_per_second:,.0f} tokens/s"
+    if found.engines == 1:
+        return f"{_times(found.time)} here with one engine, {rate}"
+    best = duration(found.time.value / found.engines)
+    return f"{_times(found.time)} here with one engine, {rate}; at best {best} with {found.engines}"
+
+
+def _once(check: Check, paid: Payback) -> str:
+    training = "" if check.training else "; `prices.training` is 0"
+    return f"{_money(paid.one_off)} {paid.currency} once{training}"
+
+
 def _times(interval: Interval) -> str:
     value = duration(interval.value)
     if interval.low is None or interval.high is None:
@@ -138,4 +154,9 @@ def _months(months: float) -> str:
 
 
 def _money(amount: float) -> str:
-    return f"{amount:,.2f}"
+    return format(amount, _digits(amount))
+
+
+def _digits(amount: float) -> str:
+    """Cents, and three digits of what is less than one."""
+    return ",.2f" if amount >= 1 or amount == 0 else ".3g"

@@ -329,7 +329,8 @@ def test_the_example(tmp_path: Path) -> None:
     """SmolLM2 through vLLM in an actor of Ray: what is measured is what the recipe's own task implies."""
     done = run(EXAMPLE, "--json")
     assert done.returncode == 0, done.stderr
-    check = Check.model_validate_json(done.stdout.splitlines()[-1])
+    (line,) = done.stdout.splitlines()
+    check = Check.model_validate_json(line)
     (found,) = check.teachers
     assert (check.records, check.labelled, found.failed, found.truncated, found.misread) == (4000, 4000, 0, 0, 0)
     assert found.engine.startswith("vllm ")

@@ -551,8 +551,8 @@ def test_prints_what_was_found_as_it_is(found: Callable[..., Check]) -> None:
 def test_markup_in_a_choice_is_text() -> None:
     warning = Finding(name="x", text="the choice '[bold]a[/bold]' is odd.", remedy="None [red].")
     check = Check(
-        recipe="tiny", records=1, labelled=0, tokenizer="t", currency="USD", largest_cost=None, teachers=(),
-        payback=None, warnings=(warning,), prompts={"counted": 1, "mean": 1, "longest": 1, "too_long": 0,
+        recipe="tiny", records=1, labelled=0, tokenizer="t", currency="USD", largest_cost=None, training=0.0,
+        teachers=(), payback=None, warnings=(warning,), prompts={"counted": 1, "mean": 1, "longest": 1, "too_long": 0,
         "too_long_for_student": 0},
     )  # fmt: skip
     output = io.StringIO()
