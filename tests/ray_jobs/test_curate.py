@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +24,7 @@ from stillhouse.signal.schema import (
     Completion,
     PartDescription,
     description_of,
+    failed_row,
     read_table,
     to_row,
     to_table,
@@ -114,6 +116,34 @@ def test_records_come_through_whole_and_a_group_stands_on_one_side(run: Run, mak
             found[record["id"]] = record
     assert len(seen) == 100
     assert found == {one["id"]: one for one in to_table(rows).to_pylist()}
+
+
+def test_a_record_may_have_several_completions(run: Run, make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    rows = [{**row(i, review(i)), "sample": sample} for i in range(100) for sample in range(3)]
+    rows[0] = row(0, review(0), finish_reason="length")  # its later samples may teach, but not be held out
+    rows.append({**row(5, review(5)), "teacher": "other"})
+    rows.append(failed_row(Record("id-900", 900, {"text": review(900)}, "positive"), "timed out"))
+    rows.append(row(901, review(1)))  # another record with the same text is a duplicate
+    capture(run, recipe, rows)
+    curate(recipe, run)
+
+    tables = {split: table.to_pylist() for split, table in dataset(run).items()}
+    held_out = [one for split in SPLITS if split != "train" for one in tables[split]]
+    assert all(one["sample"] == 0 and one["teacher"] == "teacher" for one in held_out)
+    assert len({one["id"] for one in held_out}) == len(held_out)
+    trained = Counter(one["id"] for one in tables["train"])
+    assert set(trained.values()) <= {2, 3, 4}
+    assert sum(count == 3 for count in trained.values()) > 40
+    assert not set(trained) & {one["id"] for one in held_out}
+    manifest = run.manifest("dataset")
+    assert manifest is not None
+    counts = dict(manifest.counts)
+    assert (counts["captured"], counts["dropped_failed"], counts["dropped_duplicate"]) == (303, 1, 1)
+    assert counts["dropped_truncated"] == 1
+    assert counts["near_duplicates"] == 0
+    left = counts["captured"] - sum(n for name, n in counts.items() if name.startswith("dropped_"))
+    assert left == sum(map(len, tables.values())), "the funnel adds up"
 
 
 def test_the_same_capture_makes_the_same_dataset(run: Run, make_recipe: MakeRecipe) -> None:

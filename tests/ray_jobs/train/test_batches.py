@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,7 +19,7 @@ from stillhouse.data import Record as Data
 from stillhouse.errors import UserError
 from stillhouse.losses.mix import distillation_loss
 from stillhouse.run import Run
-from stillhouse.signal.schema import Completion, to_row, to_table, write_table
+from stillhouse.signal.schema import Completion, read_table, to_row, to_table, write_table
 from stillhouse.signal.sparse import SparseSignal
 
 
@@ -162,6 +163,18 @@ def test_a_record_without_the_teachers_signal_is_refused(tmp_path: Path, changes
     with pytest.raises(UserError, match=told) as caught:
         load_split(run, "train", max_length=20)
     assert str(caught.value).startswith("dataset/train.parquet, record record-7 ")
+
+
+@pytest.mark.parametrize("mass", [math.nan, 7.0])
+def test_values_that_are_no_probabilities_are_refused(tmp_path: Path, mass: float) -> None:
+    run = _write(tmp_path, [_record([5, 6], [10, 2])])
+    table = read_table(run.storage.read("dataset/train.parquet"), name="train")
+    masses = pyarrow.array([[mass, 1.0]], table.schema.field("mass").type)
+    table = table.set_column(table.column_names.index("mass"), "mass", masses)
+    run.storage.write("dataset/train.parquet", write_table(table, {}))
+
+    with pytest.raises(UserError, match="record record-5 holds values that are no logprobs: capture again"):
+        load_split(run, "train", max_length=20)
 
 
 def test_text_alone_is_read_only_where_no_distribution_is_wanted(tmp_path: Path) -> None:
