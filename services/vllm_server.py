@@ -8,15 +8,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
+from ray import serve
 from ray.llm._internal.common.callbacks.base import CallbackBase
+from ray.llm._internal.serve.core.configs.openai_api_models import ModelCard
 from ray.serve.deployment import Application
 from ray.serve.llm import LLMConfig, build_llm_deployment
 from ray.serve.llm.deployment import LLMServer
+from ray.serve.llm.ingress import OpenAiIngress, make_fastapi_ingress
 from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest
 
 from stillhouse.engine_arguments import engine_arguments, engine_environment
 from stillhouse.recipe import Engine, Task
 from stillhouse.task import sampling, structured_outputs
+
+INGRESS_CPUS = 1
+"""Logical CPUs of the OpenAI endpoint before an engine that is served alone."""
 
 _REQUESTS = {"chat": ChatCompletionRequest, "completions": CompletionRequest}
 
@@ -66,16 +72,19 @@ class VLLMServer(LLMServer):
         return found
 
 
-def deployment(name: str, model_id: str, engine: Engine, task: Task, locate: Callable[[], str]) -> Application:
+def deployment(
+    name: str, model_id: str, engine: Engine, task: Task, locate: Callable[[], str], *, max_logprobs: int = 20
+) -> Application:
     """The Serve deployment of one engine.
 
     Args:
         name: the deployment's name.
         locate: finds the model on the node where the engine starts; it is pickled.
+        max_logprobs: of the most probable tokens that a request may ask for.
     """
     config = LLMConfig(
         model_loading_config={"model_id": model_id},
-        engine_kwargs=engine_arguments(engine, task),
+        engine_kwargs={**engine_arguments(engine, task), "max_logprobs": max_logprobs},
         callback_config={"callback_class": LocateModel, "callback_kwargs": {"locate": locate}},
         deployment_config={
             "num_replicas": 1,
@@ -96,6 +105,16 @@ def deployment(name: str, model_id: str, engine: Engine, task: Task, locate: Cal
         override_serve_options={"name": name},
         deployment_cls=VLLMServer,
     )
+
+
+def openai_ingress(model_id: str, engine: Application) -> Application:
+    """Ray Serve LLM's own OpenAI endpoint before one engine."""
+    card = ModelCard(id=model_id, object="model", owned_by="stillhouse", permission=[], metadata={})
+    options = OpenAiIngress.get_deployment_options()
+    made = serve.deployment(
+        make_fastapi_ingress(OpenAiIngress), name="openai", ray_actor_options={"num_cpus": INGRESS_CPUS}, **options
+    )
+    return made.bind(llm_deployments={model_id: engine}, model_cards={model_id: card})
 
 
 def logical_cpus(engine: Engine) -> int:

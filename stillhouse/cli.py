@@ -113,6 +113,20 @@ def serve(
 
 
 @app.command()
+def teacher(
+    recipe: RecipeArgument,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. Default: the recipe's.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port. Default: the recipe's.")] = None,
+) -> None:
+    """Serve the recipe's teacher alone, behind an OpenAI-compatible endpoint that captures can ask."""
+    _recipe(recipe)
+    words = ["--recipe", str(recipe)]
+    words += ["--host", host] if host else []
+    words += ["--port", str(port)] if port else []
+    _start("services.teacher", words)
+
+
+@app.command()
 def status(
     target: Annotated[str, typer.Argument(metavar="RUN|RECIPE", help="A run, or a recipe to hold its run against.")],
     run: RunOption = None,

@@ -83,7 +83,7 @@ class Requests:
                 yield "logprobs", capture.top_k
 
     def _drawn(self, task: Task) -> Iterator[tuple[str, Any]]:
-        drawn = {**sampling(task), "temperature": task.temperature}
+        drawn = sampling(task)
         drawn.pop("max_tokens")  # it has two names
         if self._teacher.api == "vllm":
             yield from NEUTRAL_SAMPLING.items()
@@ -99,10 +99,6 @@ class Requests:
             schema = {"name": "answer", "schema": task.json_schema, "strict": is_strict(task.json_schema)}
             yield "response_format", {"type": "json_schema", "json_schema": schema}
         yield from drawn.items()
-        if task.sampling.top_p < 1:
-            yield "top_p", task.sampling.top_p
-        if task.sampling.stop:
-            yield "stop", list(task.sampling.stop)
 
 
 def is_strict(schema: Any) -> bool:

@@ -21,7 +21,7 @@ from ray_jobs.capture.spending import Attempt, Spending, Tokens, open_spending
 from ray_jobs.capture.teacher import Answer, Failure, Identity, Question
 from stillhouse.data import FIRST_TEACHER
 from stillhouse.errors import UserError
-from stillhouse.models import load_tokenizer
+from stillhouse.models import load_tokenizer, token_source
 from stillhouse.recipe import Member, Recipe, Teacher
 from stillhouse.run import Run
 from stillhouse.signal.alignment import template_hash, tokenizer_hash
@@ -46,7 +46,7 @@ class EndpointTeacher:
         self._recipe, self._section, self._run = recipe, section, run
         self._name = section.name if isinstance(section, Member) else FIRST_TEACHER
         signal = recipe.capture.mode == "topk"
-        named = section.tokenizer if signal else recipe.student.init.model or recipe.teacher.model
+        named = section.tokenizer if signal else token_source(recipe)
         if named is None:
             raise UserError(
                 "`capture.mode: topk` through an endpoint needs `teacher.tokenizer`: use `text` without one"

@@ -110,6 +110,17 @@ def test_a_teacher_that_does_not_exist(tmp_path: Path, student: Path, serve: Cal
     assert "nowhere does not exist" in serve("--run", run.uri)
 
 
+def test_a_teacher_at_a_url(tmp_path: Path, student: Path, serve: Callable[..., str]) -> None:
+    pretrained = {"engine": {"device": "cpu"}, "init": {"kind": "pretrained", "model": "student"}, "kd_weight": 0}
+    remote = {"model": "gpt-4o", "url": "https://api.openai.com/v1"}
+    made = recipe(teacher=remote, student=pretrained, capture={"mode": "text"})
+    run = finished_run(tmp_path / "run", student, threshold=0.5, made_with=made)
+    sentence = "the teacher 'gpt-4o' is served at https://api.openai.com/v1 already"
+    assert sentence in serve("--run", run.uri)
+    with pytest.raises(UserError, match="only a teacher with weights"):
+        build({"run": run.uri})
+
+
 @pytest.mark.parametrize("args", [{}, {"run": ""}, {"run": 3}, {"run": "runs/x", "port": 8000}])
 def test_build_refuses_wrong_arguments(args: dict[str, object]) -> None:
     with pytest.raises(UserError, match="arguments are wrong"):

@@ -22,7 +22,7 @@ from stillhouse.recipe import Recipe
 from stillhouse.recipe_file import dump_recipe, load_recipe
 from stillhouse.run import STEPS, Run
 
-COMMANDS = ("check", "capture", "curate", "train", "evaluate", "run", "serve", "status", "submit")
+COMMANDS = ("check", "capture", "curate", "train", "evaluate", "run", "serve", "teacher", "status", "submit")
 
 MakeRecipe = Callable[..., Recipe]
 MakeTokenizer = Callable[..., Any]
@@ -45,8 +45,8 @@ def recipe(tmp_path: Path, make_recipe: MakeRecipe, make_tokenizer: MakeTokenize
     make_tokenizer("good film Review Sentiment : positive negative").save_pretrained(tmp_path / "teacher")
     (tmp_path / "teacher" / "config.json").write_text('{"model_type": "llama"}')
     rows = [("good", "positive"), ("good film", ""), ("good good film film", "negative")]
-    lines = [json.dumps({"text": text, "label": label}) + "\n" for text, label in rows]
-    (tmp_path / "data.jsonl").write_text("".join(lines * 20))
+    lines = [json.dumps({"text": f"{text} {i}", "label": label}) + "\n" for i in range(20) for text, label in rows]
+    (tmp_path / "data.jsonl").write_text("".join(lines))
     made = make_recipe({"data.path": "data.jsonl", "teacher.model": "./teacher", "capture.top_k": 5})
     (tmp_path / "recipe.yaml").write_text(dump_recipe(made))
     return tmp_path / "recipe.yaml"
@@ -99,8 +99,8 @@ def test_check_without_a_teacher(recipe: Path) -> None:
     done = CliRunner().invoke(app, ["check", str(recipe), "--no-teacher"])
     assert done.exit_code == 0, done.output
     assert "60, 40 with a gold answer" in done.stdout
-    assert "6.3 tokens on average, 8 the longest" in done.stdout
-    assert "warning few-examples: 60 records are few" in done.stdout
+    assert "7.3 tokens on average, 9 the longest" in done.stdout
+    assert "warning few-examples: 60 different records are few" in done.stdout
 
 
 def test_check_for_a_program(recipe: Path) -> None:
@@ -151,6 +151,7 @@ def test_status_of_a_recipe_and_of_its_run(recipe: Path) -> None:
     [
         (["check", "none.yaml"], "the recipe none.yaml does not exist"),
         (["run", "none.yaml"], "the recipe none.yaml does not exist"),
+        (["teacher", "none.yaml"], "the recipe none.yaml does not exist"),
         (["status", "runs/none"], "runs/none is not a run: it holds no recipe.yaml"),
         (["serve", "runs/none"], "runs/none has no finished evaluation: run `stillhouse run` first"),
         (["status", "gs://bucket/run"], "gs://bucket/run is neither a local path nor an s3:// address"),
