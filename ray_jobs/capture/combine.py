@@ -42,7 +42,7 @@ def combine(recipe: Recipe, run: Run, plan: Plan) -> None:
     def write(row: dict[str, Any]) -> dict[str, Any]:
         part = int(row["part"])
         try:
-            run.storage.write(final_key(part), _combined(recipe, run, part))
+            run.storage.write(final_key(part), combined(recipe, run, part))
         except UserError as error:
             return {"part": part, "error": str(error)}
         return {"part": part, "error": ""}
@@ -53,7 +53,8 @@ def combine(recipe: Recipe, run: Run, plan: Plan) -> None:
             raise UserError(row["error"])
 
 
-def _combined(recipe: Recipe, run: Run, part: int) -> bytes:
+def combined(recipe: Recipe, run: Run, part: int) -> bytes:
+    """One part of the capture, as Parquet, from the teachers' parts of that number. Raises as `combine`."""
     assert recipe.ensemble is not None
     tables = {}
     for name in names(recipe):
@@ -87,8 +88,8 @@ def _rows(recipe: Recipe, ensemble: Ensemble, record: Record, answered: Answered
         rows = []
         samples = zip(*(found[record.id][1] for found in answered.values()), strict=True)
         for sample, together in enumerate(samples):
-            combined = mean(together, list(weights.values()), k=recipe.capture.top_k)
-            rows.append(to_row(record, combined, sample, FIRST_TEACHER))
+            one = mean(together, list(weights.values()), k=recipe.capture.top_k)
+            rows.append(to_row(record, one, sample, FIRST_TEACHER))
         return rows
     voters = [name for name in answered if name not in errors]
     if not voters:

@@ -96,7 +96,7 @@ def test_the_engines_of_the_recipe_fit_the_workers(base: list[Manifest], recipe:
     each = {name: gpus(group["template"]["spec"]["containers"][0]) for name, group in groups.items()}
     # A tensor-parallel engine lies on one node; pipeline stages may lie on several.
     assert each["teacher"] == recipe.teacher.engine.tensor_parallel_size
-    assert groups["teacher"]["replicas"] >= recipe.teacher.engine.pipeline_parallel_size * recipe.capture.actors
+    assert groups["teacher"]["replicas"] >= recipe.teacher.engine.pipeline_parallel_size * recipe.capture.engines.max
     assert each["student"] >= recipe.student.engine.tensor_parallel_size
     if kind == "RayJob":
         assert each["student"] * groups["student"]["replicas"] >= recipe.student.workers
