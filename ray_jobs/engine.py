@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from stillhouse.task import decoding
 if TYPE_CHECKING:
     from vllm import SamplingParams
 
+Made = TypeVar("Made")
+
 
 class BatchEngine:
     """One vLLM engine in this process, for one task.
@@ -31,6 +33,12 @@ class BatchEngine:
         model: as `stillhouse.models.resolve` takes it.
         capture: which signal is kept: `mode`, `top_k`, `mass` and `draws`.
         scores: whether `score` will be called; it needs a hook in vLLM's worker, as `mode: sampled` does.
+
+    Attributes:
+        llm: vLLM's own engine.
+        version: of vLLM.
+        tokenizer: the model's.
+        max_model_len: longest prompt and completion together, in tokens.
 
     Raises:
         UserError: no such model, vLLM refuses the settings, or it lacks the hook.
@@ -54,7 +62,7 @@ class BatchEngine:
         self._decoding = decoding(task, self.tokenizer)
         self._entries = {"topk": capture.top_k, "sampled": capture.draws, "text": 0}[capture.mode]
         try:
-            self._llm = vllm.LLM(model=resolve(model), **self.arguments(engine, task))
+            self.llm = vllm.LLM(model=resolve(model), **self.arguments(engine, task))
         except ValueError as error:
             raise UserError(f"vLLM refuses to run {model}: {_sentence(error)}") from error
         if self._hooked:
@@ -75,7 +83,7 @@ class BatchEngine:
     @property
     def dtype(self) -> str:
         """The type that the engine really computes in, such as `float32`."""
-        return str(self._llm.llm_engine.model_config.dtype).removeprefix("torch.")
+        return str(self.llm.llm_engine.model_config.dtype).removeprefix("torch.")
 
     def complete(
         self, prompts: Sequence[Sequence[int]], *, n: int = 1, seeds: Sequence[int] | None = None
@@ -94,8 +102,7 @@ class BatchEngine:
         given = range(len(prompts)) if seeds is None else seeds
         each = [(prompt, _seed(seed, i)) for prompt, seed in zip(prompts, given, strict=True) for i in range(n)]
         parameters = [self._parameters(self._decoding, seed) for _, seed in each]
-        outputs = self._generate([prompt for prompt, _ in each], parameters)
-        made = [self._completion(output) for output in outputs]
+        made = self._each([prompt for prompt, _ in each], parameters, lambda _, output: self._completion(output))
         return [made[start : start + n] for start in range(0, len(made), n)]
 
     def score(
@@ -125,11 +132,11 @@ class BatchEngine:
             for prompt, seed in zip(prompts, given, strict=True)
         ]
         whole = [[*prompt, *completion] for prompt, completion in zip(prompts, completions, strict=True)]
-        outputs = self._generate(whole, parameters)
-        return [
-            self._scored(prompt, list(completion), output.prompt_logprobs)
-            for prompt, completion, output in zip(prompts, completions, outputs, strict=True)
-        ]
+
+        def scored(i: int, output: Any) -> Completion:
+            return self._scored(prompts[i], list(completions[i]), output.prompt_logprobs)
+
+        return list(self._each(whole, parameters, scored))
 
     def _forced(
         self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], seeds: Sequence[int]
@@ -139,22 +146,20 @@ class BatchEngine:
             self._parameters({**settings, "temperature": 0.0, "max_tokens": len(ids)}, seed, forced=list(ids))
             for ids, seed in zip(completions, seeds, strict=True)
         ]
-        outputs = self._generate(prompts, parameters)
-        found: list[Completion | None] = []
-        for prompt, completion, output in zip(prompts, completions, outputs, strict=True):
+
+        def scored(i: int, output: Any) -> Completion | None:
             written = output.outputs[0]
-            scored = None
             # The grammar ends a request whose token it does not allow.
-            if list(written.token_ids) == list(completion):
-                scored = self._scored(prompt, list(completion), written.logprobs)
-                if not np.isfinite(scored.token_logprobs or []).all():
-                    scored = None
-            found.append(scored)
-        return found
+            if list(written.token_ids) != list(completions[i]):
+                return None
+            found = self._scored(prompts[i], list(written.token_ids), written.logprobs)
+            return found if np.isfinite(found.token_logprobs or []).all() else None
+
+        return self._each(prompts, parameters, scored)
 
     def _parameters(self, settings: Mapping[str, Any], seed: int, **asked: Any) -> SamplingParams:
         from vllm import SamplingParams
-        from vllm.sampling_params import StructuredOutputsParams
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
         from ray_jobs.vllm_worker import wanted
 
@@ -167,15 +172,30 @@ class BatchEngine:
             **{kind: self._entries},
             seed=seed,
             flat_logprobs=True,
+            output_kind=RequestOutputKind.FINAL_ONLY,
             # It would be done for every entry of the signal; a stop text is found in no other way.
             detokenize="stop" in settings,
             extra_args=wanted(seed=seed, **asked) if self._hooked else None,
         )
 
-    def _generate(self, prompts: Iterable[Sequence[int]], parameters: Sequence[SamplingParams]) -> list[Any]:
-        inputs = [{"prompt_token_ids": list(ids)} for ids in prompts]
-        outputs: list[Any] = self._llm.generate(inputs, parameters, use_tqdm=False)
-        return outputs
+    def _each(
+        self,
+        prompts: Sequence[Sequence[int]],
+        parameters: Sequence[SamplingParams],
+        made_of: Callable[[int, Any], Made],
+    ) -> list[Made]:
+        """What `made_of` makes of each prompt's number and output.
+
+        It is made as soon as a prompt is done: as Python numbers, the logprobs of a whole part would fill gigabytes.
+        """
+        engine = self.llm.llm_engine
+        for i, (ids, asked) in enumerate(zip(prompts, parameters, strict=True)):
+            engine.add_request(str(i), {"type": "token", "prompt_token_ids": list(ids)}, asked)
+        made: dict[int, Made] = {}
+        while engine.has_unfinished_requests():
+            for output in engine.step():
+                made[int(output.request_id)] = made_of(int(output.request_id), output)
+        return [made[i] for i in range(len(prompts))]
 
     def _completion(self, output: Any) -> Completion:
         written = output.outputs[0]
@@ -205,7 +225,7 @@ class BatchEngine:
 
     def _install(self) -> None:
         draws = self._capture.draws if self._capture.mode == "sampled" else None
-        lacking = self._llm.collective_rpc("install_capture", args=(draws,))
+        lacking = self.llm.collective_rpc("install_capture", args=(draws,))
         if missing := sorted({name for worker in lacking for name in worker}):
             needs = "`capture.mode: sampled`" if draws else "scoring completions"
             works = "`capture.mode: topk`" if draws else "`capture.completions: teacher`"

@@ -53,7 +53,8 @@ class EngineTeacher:
             seeds = [questions[i].seed for i, _ in asked]
             made = self._engine.complete([prompt for _, prompt in asked], n=self._capture.n, seeds=seeds)
             for (i, _), completions in zip(asked, made, strict=True):
-                found[i] = completions
+                broken = {one.finish_reason for one in completions} - {"stop", "length"}
+                found[i] = Failure(f"the engine ended a completion with {broken.pop()!r}") if broken else completions
         if scored:
             seeds = [questions[i].seed for i, _, _ in scored]
             prompts, given = [prompt for _, prompt, _ in scored], [ids for _, _, ids in scored]

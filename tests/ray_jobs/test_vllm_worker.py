@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare
 
+from ray_jobs.engine import BatchEngine
 from ray_jobs.vllm_worker import CaptureWorkerExtension, draw, uniforms
+from stillhouse.errors import UserError
+from stillhouse.recipe import Capture
 
 
 def test_draws_follow_the_distribution() -> None:
@@ -57,3 +62,21 @@ def test_a_worker_without_the_hook_is_left_alone(runner: SimpleNamespace, missin
     before = dict(vars(runner))
     assert missing in worker.install_capture(50)
     assert vars(runner) == before
+
+
+@pytest.mark.parametrize(
+    ("capture", "told"),
+    [
+        (Capture(mode="sampled"), "`capture.mode: sampled` needs: use `capture.mode: topk`"),
+        (Capture(mode="topk"), "scoring completions needs: use `capture.completions: teacher`"),
+    ],
+)
+def test_the_job_says_what_is_missing_and_what_works(capture: Capture, told: str) -> None:
+    def collective_rpc(method: str, args: tuple[int | None]) -> list[list[str]]:
+        assert (method, args) == ("install_capture", (50 if capture.mode == "sampled" else None,))
+        return [[], ["model_runner.sampler"]]
+
+    engine: Any = BatchEngine.__new__(BatchEngine)
+    engine._capture, engine.version, engine.llm = capture, "1.2", SimpleNamespace(collective_rpc=collective_rpc)
+    with pytest.raises(UserError, match=re.escape(f"vLLM 1.2 has no model_runner.sampler in its worker, which {told}")):
+        engine._install()
