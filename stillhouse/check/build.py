@@ -29,6 +29,7 @@ def build(recipe: Recipe, inputs: Inputs, teachers: Sequence[TeacherFound]) -> C
         recipe=recipe.name,
         records=inputs.records,
         labelled=inputs.labelled,
+        duplicates=inputs.duplicates,
         tokenizer=inputs.tokenizer_model,
         prompts=inputs.prompts,
         currency=recipe.prices.currency,

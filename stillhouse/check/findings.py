@@ -97,6 +97,7 @@ class Check(_Found):
     recipe: str
     records: int
     labelled: int = Field(description="Records with a gold answer.")
+    duplicates: int = Field(description="Records whose prompt came before; curation drops them.")
     tokenizer: str = Field(description="Whose tokens are counted.")
     prompts: Prompts
     currency: str

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import statistics
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from stillhouse import models
 from stillhouse.check.contract import require_spellings
 from stillhouse.check.findings import Prompts
+from stillhouse.curation.duplicates import normalised
 from stillhouse.data import Record, Records
 from stillhouse.errors import UserError
 from stillhouse.recipe import Engine, Recipe, Teacher
@@ -30,6 +35,7 @@ class Inputs:
     Attributes:
         records: rows that the recipe asks for.
         labelled: of these, with a gold answer.
+        duplicates: of these, a prompt that came before, as curation compares them.
         without_completion: of these, without a completion to score, where the recipe scores what is there.
         by_teacher: rows that each teacher answers.
         looked_at: the rows that were rendered.
@@ -42,6 +48,7 @@ class Inputs:
 
     records: int
     labelled: int
+    duplicates: int
     without_completion: int
     by_teacher: Mapping[str, int]
     looked_at: Sequence[Record]
@@ -76,19 +83,16 @@ def read_inputs(recipe: Recipe) -> Inputs:
     _require_configurations(recipe)
 
     records = Records(recipe)
-    if len(records) < recipe.curation.min_records:
-        raise UserError(
-            f"data.path: {recipe.data.path} holds {len(records)} records, and curation needs at least"
-            f" {recipe.curation.min_records} (`curation.min_records`): add data"
-        )
     chosen = set(random.Random(recipe.seed).sample(range(len(records)), min(LOOKED_AT, len(records))))
     labelled = without = 0
+    prompts = array("Q")
     answered: Counter[str | None] = Counter()
     looked_at = []
     for record in records:
         labelled += record.gold is not None
         without += recipe.capture.completions != "teacher" and record.completion is None
         answered[record.teacher] += 1
+        prompts.append(_key(record))
         if record.index in chosen:
             looked_at.append(record)
     if without == len(records):
@@ -97,11 +101,19 @@ def read_inputs(recipe: Recipe) -> Inputs:
             f"data.path: no record of {recipe.data.path} has anything in the column {column!r}, and there is nothing to"
             " score: fill it, or set `capture.completions: teacher`"
         )
+    distinct = len(np.unique(np.frombuffer(prompts, dtype=np.uint64)))
+    if distinct < recipe.curation.min_records:
+        raise UserError(
+            f"data.path: {recipe.data.path} holds {len(records)} records"
+            f"{f', {distinct} of them different' if distinct < len(records) else ''}, and curation needs at least"
+            f" {recipe.curation.min_records} (`curation.min_records`): add data"
+        )
     lengths = [len(token_ids(render(recipe.task, record.fields), tokenizer)) for record in looked_at]
     fits = _fits(recipe)
     return Inputs(
         records=len(records),
         labelled=labelled,
+        duplicates=len(records) - distinct,
         without_completion=without,
         by_teacher={name: answered[None] + answered[name] for name in names(recipe)},
         looked_at=looked_at,
@@ -111,6 +123,12 @@ def read_inputs(recipe: Recipe) -> Inputs:
         fits=fits,
         prompts=_prompts(recipe, lengths, fits),
     )
+
+
+def _key(record: Record) -> int:
+    """64 bits of a prompt, which tell prompts apart but for rare chance."""
+    text = normalised("\n".join(record.fields.values()))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def _places(recipe: Recipe) -> list[tuple[str, Teacher]]:
@@ -152,7 +170,7 @@ def _config(model: str) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(folder)
+        return AutoConfig.from_pretrained(folder).get_text_config()  # a model that sees has two
     except Exception as error:  # a damaged config.json ends in whatever its reader met first
         why = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"the model {model} cannot be loaded: {why}") from error
@@ -175,10 +193,11 @@ def _require_configurations(recipe: Recipe) -> None:
 
 def _require_positions(config: Any, engine: Engine, place: str) -> None:
     positions = getattr(config, "max_position_embeddings", None)
-    scaling = getattr(config, "rope_parameters", None) or {}
-    if positions is None or scaling.get("rope_type", "default") != "default":  # a scaled model reads further
-        return
-    if engine.max_model_len > positions:
+    rope = getattr(config, "rope_parameters", None) or {}
+    # Kinds of layers may have parameters of their own; a scaled model reads further than its positions.
+    kinds = [rope, *(each for each in rope.values() if isinstance(each, dict))]
+    scaled = any(each.get("rope_type", "default") != "default" for each in kinds)
+    if positions is not None and not scaled and engine.max_model_len > positions:
         raise UserError(
             f"{place}.max_model_len: {engine.max_model_len} is more than the {positions} positions of the model: set at"
             f" most {positions}"

@@ -30,6 +30,7 @@ LOW_MASS = 0.9
 Sampling", ACL 2025, aclanthology.org/2025.acl-long.885)."""
 
 CONTRACT_KEPT = 0.95
+MANY_DUPLICATES = 0.05
 COVERAGE = 0.7
 """The share of requests that a student is taken to answer alone, for the cautious payback."""
 
@@ -39,11 +40,19 @@ LOGPROB_NOISE = 1e-2
 
 def judge_inputs(recipe: Recipe, inputs: Inputs) -> Iterator[Finding]:
     """What the recipe, its data and its tokenizers tell by themselves."""
-    if inputs.records < FEW_EXAMPLES:
+    distinct = inputs.records - inputs.duplicates
+    if distinct < FEW_EXAMPLES:
         yield Finding(
             name="few-examples",
-            text=f"{inputs.records} records are few: a narrow task usually needs {FEW_EXAMPLES} or more.",
+            text=f"{distinct} different records are few: a narrow task usually needs {FEW_EXAMPLES} or more.",
             remedy="Add prompts; they need no labels.",
+        )
+    if inputs.duplicates > MANY_DUPLICATES * inputs.records:
+        yield Finding(
+            name="duplicates",
+            text=f"{inputs.duplicates} of {inputs.records} prompts came before: the teacher answers them all, and"
+            " curation keeps the first of each.",
+            remedy="Leave the duplicates out of the data, and take other prompts in their place.",
         )
     yield from _calibration(recipe, inputs)
     if inputs.labelled == 0:

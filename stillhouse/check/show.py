@@ -72,9 +72,13 @@ def _teacher_rows(found: TeacherFound, currency: str) -> Iterator[tuple[str, str
         yield "determinism", "one prompt, three times: different completions"
     elif told.logprob_difference is None:
         yield "determinism", "one prompt, three times: the same tokens"
+    elif not told.logprob_difference:
+        yield "determinism", "one prompt, three times: the same tokens and logprobs"
     else:
-        largest = f"{told.logprob_difference:.1e}" if told.logprob_difference else "0"
-        yield "determinism", f"one prompt, three times: the same tokens, logprobs within {largest} nats"
+        yield (
+            "determinism",
+            f"one prompt, three times: the same tokens, logprobs within {told.logprob_difference:.1e} nats",
+        )
     yield "contract", f"kept by {_share(found.contract)} of the answers"
     if found.right is not None:
         yield "right", f"{_share(found.right)} of {found.right.n} answers that have a gold one"

@@ -33,7 +33,7 @@ __all__ = ["key", "tokenizer_folder"]
 
 EXAMPLE = Path(__file__).parents[2] / "examples/movie_reviews/recipe.yaml"
 WORDS = "good film Review Sentiment : positive negative"
-TEXTS = [f"{'good ' * (1 + i % 7)}film" for i in range(60)]
+TEXTS = [f"{'good ' * (1 + i % 7)}film {i}" for i in range(60)]
 ANSWER = one_of("positive", "negative")
 TEXT_MODE = {"capture__mode": "text"}
 

@@ -30,11 +30,11 @@ MakeRecipe = Callable[..., Recipe]
 MakeTokenizer = Callable[..., Any]
 
 WORDS = "good film Review Sentiment : positive negative"
-TEXTS = ("good", "good film", "good good film film")
+TEXTS = ("{}", "good {}", "good good film {}")
 LABELS = ("positive", "", "negative")
 PRICES = {"prices.teacher_input": 10.0, "prices.teacher_output": 1000.0}
-PROMPT = [4, 6, 2, 5, 6]
-"""`Review`, `:`, `good`, `Sentiment`, `:`."""
+PROMPT = [4, 6, 1, 5, 6]
+"""`Review`, `:`, a number that is no word, `Sentiment`, `:`."""
 
 
 def save(tokenizer: Any, folder: Path, **config: Any) -> str:
@@ -44,7 +44,7 @@ def save(tokenizer: Any, folder: Path, **config: Any) -> str:
 
 
 def rows(count: int) -> list[dict[str, str]]:
-    return [{"text": TEXTS[i % 3], "label": LABELS[i % 3]} for i in range(count)]
+    return [{"text": TEXTS[i % 3].format(i), "label": LABELS[i % 3]} for i in range(count)]
 
 
 def write(path: Path, content: Sequence[dict[str, Any]]) -> str:
@@ -217,11 +217,24 @@ def test_nothing_to_score(refused: Callable[..., str], tmp_path: Path, warned: A
 
 def test_few_records(warned: Callable[..., dict[str, Finding]], tmp_path: Path) -> None:
     found = warned({"evaluation.alpha": 0.1, "evaluation.delta": 0.05})
-    assert found["few-examples"].text.startswith("60 records are few")
+    assert found["few-examples"].text.startswith("60 different records are few")
     # (1 - 0.1)^28 > 0.05 >= (1 - 0.1)^29
     assert "fewer than 29" in found["few-for-calibration"].text
     write(tmp_path / "data.jsonl", rows(500))
     assert not {"few-examples", "few-for-calibration", "no-gold"} & set(warned({}))
+
+
+def test_prompts_that_came_before(warned: Callable[..., dict[str, Finding]], tmp_path: Path, refused: Any) -> None:
+    def repeated(distinct: int) -> None:
+        write(tmp_path / "data.jsonl", [{"text": f"Good  {i % distinct}", "label": ""} for i in range(600)])
+
+    repeated(60)
+    assert "540 of 600 prompts came before" in warned({})["duplicates"].text
+    assert "60 different records are few" in warned({})["few-examples"].text
+    repeated(580)
+    assert not {"duplicates", "few-examples"} & set(warned({}))
+    repeated(49)
+    assert "holds 600 records, 49 of them different, and curation needs at least 50" in refused({})
 
 
 def test_no_gold(warned: Callable[..., dict[str, Finding]]) -> None:
@@ -359,9 +372,9 @@ def completion(
 
 
 def asked(recipe: Recipe, answers: Sequence[Answered], **changes: Any) -> Asked:
-    """What a teacher gave to the first records; all of which say `good`."""
+    """What a teacher gave to the first records of one word."""
     inputs = read_inputs(recipe)
-    records = [record for record in inputs.looked_at if record.fields["text"] == "good"][: len(answers)]
+    records = [record for record in inputs.looked_at if record.fields["text"].isdigit()][: len(answers)]
     keys = {"repeats": [answers[0]] * 3, "seconds": 2.0, "ready": 1.0, "billed": None, **changes}
     return Asked("teacher", "the-teacher", "scripted", "float32", records, answers, **keys)
 
@@ -427,12 +440,12 @@ def test_what_a_sample_warns_of(found: Callable[..., Check]) -> None:
         (["no access", "no access"], "answered none of 2 prompts: no access"),
         ([completion("dull", [3, 0])] * 2, "none of the 2 answers of the-teacher keeps the task's contract"),
         (
-            [completion(prompt=[4, 6, 2, 5])] * 2,
+            [completion(prompt=[4, 6, 1, 5])] * 2,
             "has nothing at place 4 for the teacher and token 6 (':') for the student",
         ),
         (
             [completion(prompt=[4, 6, 3, 5, 6])] * 2,
-            "has token 3 ('film') at place 2 for the teacher and token 2 ('good')",
+            "has token 3 ('film') at place 2 for the teacher and token 1 (",
         ),
     ],
 )
@@ -544,16 +557,16 @@ def test_prints_what_was_found_as_it_is(found: Callable[..., Check]) -> None:
     show(found([completion()] * 10, changes), Console(file=output, width=200, highlight=False))
     told = output.getvalue()
     assert "60, 0 with a gold answer" in told
-    assert "one prompt, three times: the same tokens, logprobs within 0 nats" in told
+    assert "one prompt, three times: the same tokens and logprobs" in told
     assert "warning prefix-choice: The choice 'positive' begins" in told
 
 
 def test_markup_in_a_choice_is_text() -> None:
     warning = Finding(name="x", text="the choice '[bold]a[/bold]' is odd.", remedy="None [red].")
+    counts = {"counted": 1, "mean": 1, "longest": 1, "too_long": 0, "too_long_for_student": 0}
     check = Check(
-        recipe="tiny", records=1, labelled=0, tokenizer="t", currency="USD", largest_cost=None, training=0.0,
-        teachers=(), payback=None, warnings=(warning,), prompts={"counted": 1, "mean": 1, "longest": 1, "too_long": 0,
-        "too_long_for_student": 0},
+        recipe="tiny", records=1, labelled=0, duplicates=0, tokenizer="t", currency="USD", prompts=counts,
+        largest_cost=None, training=0.0, teachers=(), payback=None, warnings=(warning,),
     )  # fmt: skip
     output = io.StringIO()
     show(check, Console(file=output, width=40))
