@@ -16,6 +16,7 @@ from stillhouse.task import (
     gold_answer,
     prompt_from_chat,
     render,
+    sampling,
     structured_outputs,
     task_hash,
     token_ids,
@@ -126,6 +127,14 @@ def test_structured_outputs() -> None:
     assert structured_outputs(ONE_FIELD) == {"choice": [" positive", " negative"]}
     assert structured_outputs(JSON) == {"json": SCHEMA}
     assert structured_outputs(CHAT) is None
+
+
+def test_completions_are_drawn_as_the_task_says() -> None:
+    assert sampling(ONE_FIELD) == {"temperature": 0.0, "max_tokens": 64}
+    assert sampling(JSON)["temperature"] == 0
+    assert sampling(CHAT) == {"temperature": 1.0, "max_tokens": 64}
+    told = {"temperature": 0.5, "top_p": 0.9, "stop": ["\n"]}
+    assert sampling(Task.model_validate({**CHAT.model_dump(), "sampling": told})) == {**told, "max_tokens": 64}
 
 
 def test_choices_are_decoded_over_their_own_tokens(make_tokenizer: Callable[..., Any]) -> None:
