@@ -64,23 +64,26 @@ def load_split(run: Run, split: str, *, max_length: int, with_signal: bool = Tru
     """
     key = f"dataset/{split}.parquet"
     table = read_table(run.storage.read(key), name=key)
-    rows: list[dict[str, Any]] = table.select(["id", "prompt_token_ids", "completion_token_ids"]).to_pylist()
+    columns = ["id", "prompt_token_ids", "completion_token_ids", "finish_reason"]
+    rows: list[dict[str, Any]] = table.select(columns).to_pylist()
     found = signals(table, name=key) if with_signal else [None] * len(rows)
     for row, signal in zip(rows, found, strict=True):
         row["signal"] = signal
+        ended = row.pop("finish_reason") == "stop"
         where = f"{key}, record {row['id']}"
         if not row["prompt_token_ids"] or not row["completion_token_ids"]:
             raise UserError(f"{where} has no prompt or no completion: curate again")
         if with_signal:
-            _check_signal(signal, len(row["completion_token_ids"]), where)
+            _check_signal(signal, len(row["completion_token_ids"]), where, ended=ended)
     fitting = [row for row in rows if length(row) <= max_length]
     if not fitting:
         raise UserError(f"no {split} record fits into {max_length} tokens: raise `student.max_length`")
     return fitting, len(rows) - len(fitting)
 
 
-def _check_signal(signal: SparseSignal | None, tokens: int, where: str) -> None:
-    if signal is None or len(signal) != tokens or not signal.counts.all():
+def _check_signal(signal: SparseSignal | None, tokens: int, where: str, *, ended: bool) -> None:
+    # OpenAI's API does not tell how probable the end of a sequence was: that one token may have no entries.
+    if signal is None or len(signal) != tokens or not signal.counts[: tokens - ended].all() or not signal.counts.any():
         raise UserError(
             f"{where} lacks the teacher's logprobs of a token, so there is nothing to distil: capture again"
         )

@@ -17,7 +17,8 @@ def forward_kl(
     Args:
         logits: [tokens, vocab], the student's, of any float type.
         top_ids: [tokens, k], int64, the teacher's stored tokens.
-        top_logprobs: [tokens, k], the teacher's raw logprobs in nats; -inf where there are fewer than k.
+        top_logprobs: [tokens, k], the teacher's raw logprobs in nats; -inf where there are fewer than k. A token
+            without any, whose distribution the teacher did not tell, has a divergence of zero.
         temperature: softens both sides.
 
     Returns:
@@ -26,7 +27,7 @@ def forward_kl(
     student = torch.log_softmax(logits.float() / temperature, dim=-1).gather(-1, top_ids)
     teacher = torch.log_softmax(top_logprobs.float() / temperature, dim=-1)
     # Padding, and what is so improbable that it has no place in float32 once it is softened.
-    absent = torch.isneginf(teacher)
+    absent = torch.isneginf(teacher) | torch.isneginf(top_logprobs)
     # Masked before exp and before the product: 0 · -inf would be NaN.
     teacher = teacher.masked_fill(absent, 0.0)
     weight = teacher.exp().masked_fill(absent, 0.0)

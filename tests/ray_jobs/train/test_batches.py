@@ -128,7 +128,14 @@ def _write(folder: Path, rows: list[dict[str, Any]]) -> Run:
         [
             to_row(
                 Data(row["id"], i, {}, None),
-                Completion(row["prompt_token_ids"], "", row["completion_token_ids"], "stop", None, row["signal"]),
+                Completion(
+                    row["prompt_token_ids"],
+                    "",
+                    row["completion_token_ids"],
+                    row.get("finish_reason", "stop"),
+                    None,
+                    row["signal"],
+                ),
             )
             for i, row in enumerate(rows)
         ]
@@ -148,11 +155,31 @@ def test_records_that_do_not_fit_are_counted_or_refused(tmp_path: Path) -> None:
         load_split(run, "train", max_length=4)
 
 
+def test_the_end_of_a_sequence_may_lack_its_distribution_and_is_learnt_from_its_token(tmp_path: Path) -> None:
+    told = SparseSignal.of([[10, 11], []], [[-0.1, -2.4], []])
+    run = _write(tmp_path, [{**_record([7], [10, 2]), "signal": told}])
+    (record,), _ = load_split(run, "train", max_length=20)
+    targets = collate([record], pad_id=0).targets
+    assert targets.ids.tolist() == [10, 2]
+    logits = torch.randn(2, 20, requires_grad=True)
+    losses = distillation_loss(logits, targets, kd_weight=1.0, ce_weight=0.0, temperature=2.0, tokens=2)
+    losses.total.backward()
+    assert torch.isfinite(losses.kd)
+    assert losses.kd > 0
+    assert logits.grad is not None
+    assert logits.grad[0].abs().sum() > 0
+    assert logits.grad[1].abs().sum() == 0
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
         ({"signal": None}, "lacks the teacher's logprobs of a token"),
-        ({"signal": SparseSignal.of([[10, 11], []], [[-0.1, -2.4], []])}, "lacks the teacher's logprobs of a token"),
+        ({"signal": SparseSignal.of([[], [10, 11]], [[], [-0.1, -2.4]])}, "lacks the teacher's logprobs of a token"),
+        (
+            {"signal": SparseSignal.of([[10, 11], []], [[-0.1, -2.4], []]), "finish_reason": "length"},
+            "lacks the teacher's logprobs of a token",
+        ),
         ({"signal": SparseSignal.of([[10, 11]], [[-0.1, -2.4]])}, "lacks the teacher's logprobs of a token"),
         ({"completion_token_ids": []}, "no prompt or no completion"),
     ],
