@@ -36,7 +36,7 @@ Mode = Literal["topk", "sampled", "text"]
 _METADATA_KEY = b"stillhouse"
 
 _ZSTD_LEVEL = 19
-"""As far as it still gets smaller; a core packs some 20,000 tokens of 64 entries a second."""
+"""5 bytes a token of 64 entries less than level 12 takes; a core packs some 16,000 such tokens a second."""
 
 RECORD_SCHEMA = pyarrow.schema(
     [
