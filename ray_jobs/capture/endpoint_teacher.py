@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -17,7 +18,7 @@ from ray_jobs.capture.batch_api import BatchLost, PartBatch
 from ray_jobs.capture.endpoint_client import Endpoint, Refused, Sent, Unanswered, Unsupported
 from ray_jobs.capture.endpoint_replies import NoLogprobs, Replies, usage
 from ray_jobs.capture.endpoint_requests import Request, Requests
-from ray_jobs.capture.spending import Attempt, Spending, Tokens, open_spending
+from ray_jobs.capture.spending import Attempt, Decision, Spending, Tokens, open_spending
 from ray_jobs.capture.teacher import Answer, Failure, Identity, Question
 from stillhouse.data import FIRST_TEACHER
 from stillhouse.errors import UserError
@@ -28,6 +29,9 @@ from stillhouse.signal.alignment import template_hash, tokenizer_hash
 
 GIVE_UP_AFTER = 8
 """Questions in a row without any use that end the job: it is the endpoint then, and no longer the questions."""
+
+_WAIT_S, _LONGEST_WAIT_S = 0.2, 1800.0
+"""How often the account is asked again while others hold what is missing; and how long, where nothing changes there."""
 
 T = TypeVar("T")
 
@@ -90,7 +94,7 @@ class EndpointTeacher:
             self._spending.settle(self._name, part, attempt.id, bill.total(), bill.requests)
 
     def _reserve(self, part: int, attempt: Attempt, *, unasked: PartBatch | None) -> None:
-        decision = self._spending.reserve(self._name, part, attempt)
+        decision = self._reserved(part, attempt)
         if decision.granted:
             return
         if unasked is not None:
@@ -101,6 +105,19 @@ class EndpointTeacher:
             f"spent {decision.spent:.2f} of {budget:.2f} {currency}{held}, and the next {self._section.model} part may"
             f" cost {decision.needed:.2f}; raise `capture.budget` to go on, or lower `capture.part_size`"
         )
+
+    def _reserved(self, part: int, attempt: Attempt) -> Decision:
+        """The account's decision. Parts under way cost less than their worst case: what they leave is waited for."""
+        budget = self._recipe.capture.budget or 0.0
+        unchanged_since, before = time.monotonic(), None
+        while True:
+            found = self._spending.reserve(self._name, part, attempt)
+            hopeless = not found.held or found.spent + found.needed > budget
+            if found.granted or hopeless or attempt.batch or time.monotonic() - unchanged_since > _LONGEST_WAIT_S:
+                return found
+            if found != before:
+                unchanged_since, before = time.monotonic(), found
+            time.sleep(_WAIT_S)
 
     async def _ask_all(self, questions: Sequence[Question], bill: _Bill) -> list[Answer]:
         tasks = [asyncio.create_task(self._ask(question, bill, i)) for i, question in enumerate(questions)]

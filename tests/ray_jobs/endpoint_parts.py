@@ -78,6 +78,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def key(monkeypatch: pytest.MonkeyPatch) -> str:
     """The endpoint's key, in the environment."""
     monkeypatch.setenv("TEACHER_KEY", KEY)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     return KEY
 
 

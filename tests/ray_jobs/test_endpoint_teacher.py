@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import socket
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,9 +28,10 @@ from endpoint_parts import (
 from scripted_endpoint import Call, Reply, ScriptedEndpoint, error, one_of
 from transformers import AutoTokenizer
 
+from ray_jobs.capture import endpoint_teacher
 from ray_jobs.capture.endpoint_client import retry_after
 from ray_jobs.capture.endpoint_teacher import GIVE_UP_AFTER, EndpointTeacher
-from ray_jobs.capture.spending import FOLDER, ledger
+from ray_jobs.capture.spending import FOLDER, Account, Attempt, Tokens, ledger
 from ray_jobs.capture.teacher import Failure
 from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe
@@ -363,6 +366,22 @@ def test_nobody_listens(ask: Asked) -> None:
         ask(endpoint)
 
 
+def test_a_proxy_is_taken_from_the_environment_and_so_are_its_exceptions(
+    ask: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        proxy = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, proxy)
+    with ask.endpoint() as endpoint:
+        assert all(isinstance(answer, list) for answer in ask(endpoint))
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.setenv(name, "")
+        with pytest.raises(UserError, match="cannot be reached"):
+            ask(endpoint)
+
+
 def test_a_model_that_the_endpoint_does_not_have(ask: Asked) -> None:
     with ask.endpoint(model="another") as endpoint, pytest.raises(UserError, match="knows no model 'teacher'"):
         ask(endpoint)
@@ -538,6 +557,32 @@ def test_the_budget_stops_before_it_is_passed_and_goes_on(ask: Asked) -> None:
         assert len(ask.run.storage.list(FOLDER)) == part
         more = ask.teacher(endpoint, capture__budget=300.0, **prices)
         assert len(more.answer(part, questions(recipe))) == len(TEXTS)
+
+
+def test_what_parts_under_way_leave_over_is_waited_for(ask: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    prices = {"prices__teacher_input": 0.0, "prices__teacher_output": 1e6}
+    with ask.endpoint() as endpoint:
+        recipe = ask.recipe(endpoint, capture__budget=150.0, **prices)
+        account = Account(recipe, ask.run)
+        other = Attempt(id="other", batch=False, worst=Tokens(completion=100))
+        account.reserve("teacher", 7, other)
+        waits = []
+
+        def settled(_seconds: float) -> None:
+            waits.append(len(endpoint.calls))
+            if len(waits) == 3:
+                account.settle("teacher", 7, "other", Tokens(completion=10), 1)
+
+        monkeypatch.setattr(endpoint_teacher, "time", SimpleNamespace(monotonic=time.monotonic, sleep=settled))
+        teacher = EndpointTeacher(recipe, recipe.teacher, ask.run, account)
+        assert len(teacher.answer(0, questions(recipe))) == len(TEXTS)
+        # Whatever others leave over would not be enough.
+        poor = ask.recipe(endpoint, capture__budget=95.0, **prices)
+        account = Account(poor, Run.open(f"{ask.run.uri}-poor"))
+        account.reserve("teacher", 7, Attempt(id="other", batch=False, worst=Tokens(completion=1)))
+        with pytest.raises(UserError, match=r"1\.00 are set aside for parts under way"):
+            EndpointTeacher(poor, poor.teacher, ask.run, account).answer(1, questions(poor))
+    assert waits == [0, 0, 0]
 
 
 def test_a_request_that_timed_out_may_have_been_billed(ask: Asked) -> None:
