@@ -149,14 +149,25 @@ def test_a_pipeline_gets_eight_gpus_on_each_of_two_nodes(cluster: Any, two_nodes
             return executor(engine)
 
         def ranks(self) -> list[str]:
-            from vllm.v1.executor.ray_utils import get_bundles_sorted_by_node
+            """The node of each of vLLM's ranks, once vLLM has accepted the group for its world."""
+            from vllm.config import ParallelConfig
+            from vllm.platforms import current_platform
+            from vllm.v1.executor.ray_utils import get_bundles_sorted_by_node, initialize_ray_cluster
 
-            found = get_bundles_sorted_by_node(ray.util.get_current_placement_group())
-            return [node for _, node, _ in found]
+            # As on the GPUs that the recipe is for.
+            current_platform.ray_device_key = "GPU"
+            parallel = ParallelConfig(
+                tensor_parallel_size=engine.tensor_parallel_size,
+                pipeline_parallel_size=engine.pipeline_parallel_size,
+                distributed_executor_backend="ray",
+            )
+            initialize_ray_cluster(parallel, require_gpu_on_driver=False)
+            return [node for _, node, _ in get_bundles_sorted_by_node(parallel.placement_group)]
 
     holder = Holder.options(scheduling_strategy=strategy, num_cpus=1).remote()  # type: ignore[attr-defined]
     assert ray.get(holder.executor.remote()) == "ray"
     ranks = ray.get(holder.ranks.remote())
+    assert len(ranks) == 16
     assert len(set(ranks[:8])) == len(set(ranks[8:])) == 1, "a stage of the pipeline is one node"
     ray.kill(holder)
     ray.util.remove_placement_group(group)
