@@ -81,6 +81,11 @@ class PartBatch:
         assert self._state is not None
         return self._state.attempt
 
+    @property
+    def may_exist(self) -> bool:
+        """Whether there may be a batch at the endpoint, known or not."""
+        return not self._fresh or (self._state is not None and self._state.batch is not None)
+
     def forget(self) -> None:
         """Have the next start make a new batch."""
         self._run.storage.delete(self._key)

@@ -27,6 +27,9 @@ LONGEST_WAIT_S = 900.0
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 60.0
 _LONGEST_QUOTE = 300
 _UNSUPPORTED = {"unsupported_parameter", "unsupported_value", "unknown_parameter"}
+_SAME_FOR_ALL = {"response_format", "logprobs", "top_logprobs", "n", "seed", "stop", "temperature", "top_p", "model"}
+"""Parameters that no record can be blamed for."""
+
 _SPENT = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
 
 T = TypeVar("T")
@@ -208,10 +211,11 @@ class Endpoint:
                 ) from None
             return _Busy(words, retry_after=wait)
         if status in (400, 413, 422):
-            if error.param and code in _UNSUPPORTED:
+            parameter = str(error.param or "").partition(".")[0]
+            if parameter in _SAME_FOR_ALL or (parameter and code in _UNSUPPORTED):
                 raise Unsupported(
-                    f"the endpoint {self.url} does not take the parameter `{self.quoted(error.param)}` ({words})",
-                    error.param.partition(".")[0],
+                    f"the endpoint {self.url} does not take the parameter `{self.quoted(parameter)}` ({words})",
+                    parameter,
                 ) from None
             raise Refused(f"the endpoint refused the request ({words})") from None
         raise UserError(f"the endpoint {self.url} refuses all requests ({words})") from None

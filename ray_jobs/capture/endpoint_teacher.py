@@ -175,14 +175,14 @@ class EndpointTeacher:
             )
 
     async def _ask_batch(self, batch: PartBatch, bill: _Bill) -> list[Answer]:
-        for sent in bill.sent:
-            sent.open = 1
         try:
             replies = await batch.replies(self._endpoint, len(bill.sent))
         except BatchLost:
-            for sent in bill.sent:
-                sent.open = 0
             raise
+        except BaseException:
+            bill.open_all(batch.may_exist)
+            raise
+        bill.open_all(True)
         answers: list[Answer] = []
         for i, reply in enumerate(replies):
             if isinstance(reply, Refused):
@@ -210,6 +210,11 @@ class _Bill:
         if billed is not None:
             self.sent[number].open -= 1
             self._known += billed
+
+    def open_all(self, sent: bool) -> None:
+        """All requests were sent together, or none was."""
+        for each in self.sent:
+            each.open = int(sent)
 
     def total(self) -> Tokens:
         """All of it."""

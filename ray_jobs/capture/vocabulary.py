@@ -9,6 +9,8 @@ from typing import Any
 
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from stillhouse.errors import UserError
+
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
@@ -20,6 +22,12 @@ class Vocabulary:
     """
 
     def __init__(self, tokenizer: Any) -> None:
+        """Raises `UserError` for a tokenizer that does not tell how it spells."""
+        if getattr(tokenizer, "backend_tokenizer", None) is None:
+            raise UserError(
+                f"the tokenizer {tokenizer.name_or_path!r} has no fast form, and an endpoint's tokens cannot be held"
+                " against it: use `capture.mode: text`"
+            )
         self.size = len(tokenizer)
         special = set(tokenizer.all_special_ids)
         added = {token_id: str(token) for token_id, token in tokenizer.added_tokens_decoder.items()}

@@ -151,6 +151,14 @@ def test_an_answer_to_the_making_that_never_comes_makes_no_second_batch(job: Job
     assert len(endpoint.batches) == 1
 
 
+def test_a_batch_that_was_never_made_costs_nothing(job: Job) -> None:
+    with job.endpoint() as endpoint:
+        endpoint._uploaded = lambda *_: error(403)  # type: ignore[method-assign]
+        with pytest.raises(UserError, match="refuses all requests"):
+            job(endpoint)
+    assert ledger(job.run)["cost"] == 0
+
+
 def test_of_an_expired_batch_what_is_there_is_kept(job: Job) -> None:
     with job.endpoint(batch_status="expired", answered=4) as endpoint:
         answers = job(endpoint)

@@ -317,7 +317,8 @@ def test_a_refusal_is_no_answer(ask: Asked) -> None:
         (error(404, "The model `x` does not exist"), "knows no model 'teacher'"),
         (error(429, "You exceeded your quota", code="insufficient_quota"), "has no money left"),
         (error(429, headers={"retry-after": "86400"}), "left alone for 1440 minutes"),
-        (error(400, "no", param="logprobs", code="unsupported_parameter"), "does not take the parameter `logprobs`"),
+        (error(400, "no", param="store", code="unknown_parameter"), "does not take the parameter `store`"),
+        (error(400, "Invalid schema", param="response_format.json_schema"), "does not take the parameter `response_fo"),
     ],
 )
 def test_the_endpoints_fault_ends_the_job_at_once(ask: Asked, reply: Reply, sentence: str) -> None:
