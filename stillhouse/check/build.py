@@ -25,12 +25,14 @@ def build(recipe: Recipe, inputs: Inputs, teachers: Sequence[TeacherFound]) -> C
     largest = largest_cost(recipe, inputs) if known and not teachers else None
     cost = sum(found.cost.value for found in teachers) if teachers else largest
     paid = _payback(recipe, inputs, teachers, cost) if known and cost is not None else None
+    teacher = recipe.teacher
     return Check(
         recipe=recipe.name,
         records=inputs.records,
         labelled=inputs.labelled,
         duplicates=inputs.duplicates,
         tokenizer=inputs.tokenizer_model,
+        own_tokens=inputs.tokenizer_model == (teacher.model if teacher.url is None else teacher.tokenizer),
         prompts=inputs.prompts,
         currency=recipe.prices.currency,
         largest_cost=largest,

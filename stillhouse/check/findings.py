@@ -99,6 +99,7 @@ class Check(_Found):
     labelled: int = Field(description="Records with a gold answer.")
     duplicates: int = Field(description="Records whose prompt came before; curation drops them.")
     tokenizer: str = Field(description="Whose tokens are counted.")
+    own_tokens: bool = Field(description="Whether those are the teacher's; the student's stand in for them else.")
     prompts: Prompts
     currency: str
     largest_cost: float | None = Field(

@@ -151,6 +151,12 @@ def judge_teacher(recipe: Recipe, found: TeacherFound) -> Iterator[Finding]:
 def judge_cost(recipe: Recipe, cost: float | None, payback: Payback | None) -> Iterator[Finding]:
     """Whether it pays. `cost` is the capture's, as far as it is known."""
     prices, budget = recipe.prices, recipe.capture.budget
+    if prices.monthly_requests is not None and prices.monthly_requests < LOW_VOLUME:
+        yield Finding(
+            name="low-volume",
+            text=f"{prices.monthly_requests:,} requests a month are few for a model of one's own.",
+            remedy="Distil where the volume is; below that a cheaper teacher or a shorter prompt saves more.",
+        )
     if not (prices.teacher_input or prices.teacher_output):
         yield Finding(
             name="no-prices",
@@ -182,12 +188,6 @@ def judge_cost(recipe: Recipe, cost: float | None, payback: Payback | None) -> I
             remedy="Set `prices.monthly_requests`.",
         )
         return
-    if payback.monthly_requests < LOW_VOLUME:
-        yield Finding(
-            name="low-volume",
-            text=f"{payback.monthly_requests:,} requests a month are few for a model of one's own.",
-            remedy="Distil where the volume is; below that a cheaper teacher or a shorter prompt saves more.",
-        )
     if payback.months_at_coverage is not None and payback.months_at_coverage > LONG_PAYBACK:
         yield Finding(
             name="long-payback",

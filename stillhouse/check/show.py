@@ -38,6 +38,7 @@ def _rows(check: Check) -> Iterator[tuple[str, str]]:
     yield "records", f"{check.records:,}, {gold}"
     prompts = check.prompts
     of = "" if prompts.counted == check.records else f" of {prompts.counted:,} counted"
+    of += "" if check.own_tokens else ", in the student's tokens"
     yield "prompt", f"{prompts.mean:.1f} tokens on average, {prompts.longest:,} the longest{of}"
     if check.largest_cost is not None:
         yield (
@@ -90,7 +91,8 @@ def _teacher_rows(found: TeacherFound, currency: str) -> Iterator[tuple[str, str
     yield "completion", f"{_interval(found.completion, '.1f')} tokens"
     yield "tokens", f"{_interval(found.tokens, ',.0f')} for {found.records:,} records"
     yield "time", _time(found)
-    yield "cost", f"{_interval(found.cost, _digits(found.cost.value))} {currency}"
+    cost = f"{_interval(found.cost, _digits(found.cost.value))} {currency}"
+    yield "cost", cost if found.cost.value else "not known: `prices` has none for the teacher"
 
 
 def _payback_rows(check: Check) -> Iterator[tuple[str, str]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -319,6 +321,27 @@ def test_the_command(desk: Desk, tmp_path: Path) -> None:
     assert gone.returncode == 2
     assert gone.stderr.startswith(f"error: the endpoint {endpoint.url} cannot be reached in one attempt: ")
     assert "Traceback" not in gone.stderr
+
+
+def test_an_interrupted_check(
+    tmp_path: Path, make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: Recipe) -> Check:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("went on")
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(make_recipe()))
+    monkeypatch.setattr(sys, "argv", ["check", "--recipe", str(tmp_path / "recipe.yaml")])
+    monkeypatch.setattr(job, "check", interrupted)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            job.main()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "stopped: nothing is kept of a check\n"
 
 
 # The real thing

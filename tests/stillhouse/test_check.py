@@ -133,10 +133,10 @@ def test_a_student_with_other_tokens(
     init = {"student.init": {"kind": "pretrained", "model": other}}
     assert "the token 'Review' is number 4 in the teacher and number 5 in the student" in refused(init)
     # Words alone are stored in the student's own tokens.
-    check_without_teacher(make_recipe({**places, **init, "capture.mode": "text", "student.kd_weight": 0}))
-    check_without_teacher(
-        make_recipe({**places, "student.init": {"kind": "pretrained", "model": places["teacher.model"]}})
-    )
+    words = check_without_teacher(make_recipe({**places, **init, "capture.mode": "text", "student.kd_weight": 0}))
+    assert (words.tokenizer, words.own_tokens) == (other, False)
+    same = {"student.init": {"kind": "pretrained", "model": places["teacher.model"]}}
+    assert check_without_teacher(make_recipe({**places, **same})).own_tokens
 
 
 def test_a_student_with_another_chat_template(
@@ -321,6 +321,7 @@ def test_how_wide_other_contracts_are() -> None:
     ("changes", "names"),
     [
         ({}, {"no-prices"}),
+        ({"prices.monthly_requests": 9_999}, {"no-prices", "low-volume"}),
         (PRICES, {"unknown-volume"}),
         ({**PRICES, "prices.monthly_requests": 9_999}, {"low-volume"}),
         ({**PRICES, "prices.monthly_requests": 10_000}, set()),
@@ -565,8 +566,8 @@ def test_markup_in_a_choice_is_text() -> None:
     warning = Finding(name="x", text="the choice '[bold]a[/bold]' is odd.", remedy="None [red].")
     counts = {"counted": 1, "mean": 1, "longest": 1, "too_long": 0, "too_long_for_student": 0}
     check = Check(
-        recipe="tiny", records=1, labelled=0, duplicates=0, tokenizer="t", currency="USD", prompts=counts,
-        largest_cost=None, training=0.0, teachers=(), payback=None, warnings=(warning,),
+        recipe="tiny", records=1, labelled=0, duplicates=0, tokenizer="t", own_tokens=True, currency="USD",
+        prompts=counts, largest_cost=None, training=0.0, teachers=(), payback=None, warnings=(warning,),
     )  # fmt: skip
     output = io.StringIO()
     show(check, Console(file=output, width=40))
