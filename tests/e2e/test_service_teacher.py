@@ -140,7 +140,7 @@ def test_choices_are_those_of_the_engine_in_the_job(captured: Callable[..., list
         assert there.signal.ids.tolist() == here.signal.ids.tolist()
         assert there.signal.offsets.tolist() == here.signal.offsets.tolist()
         assert there.signal.logprobs.tolist() == pytest.approx(here.signal.logprobs.tolist(), abs=1e-4)
-        assert there.signal.mass.tolist() == pytest.approx(1.0, abs=1e-4)
+        assert there.signal.mass.tolist() == pytest.approx([1.0] * len(there.token_ids), abs=1e-4)
 
 
 def test_a_chats_signal_is_that_of_transformers(captured: Callable[..., list[Completion]]) -> None:
