@@ -13,8 +13,8 @@ from stillhouse.task import NEUTRAL_SAMPLING, Prompt, decoding, sampling, struct
 
 CHAT, COMPLETIONS = "/chat/completions", "/completions"
 
-_TOKENS_A_MESSAGE = 16
-"""More than any chat template puts around a message."""
+_TOKENS_A_MESSAGE, _TOKENS_A_CHAT = 16, 64
+"""More than chat templates put around a message, and before all of them: some bring a system prompt of their own."""
 
 
 @dataclass(frozen=True)
@@ -124,4 +124,4 @@ def _most_tokens(prompt: Prompt) -> int:
     """No tokenizer makes more tokens of a text than it has bytes."""
     if prompt.text is not None:
         return len(prompt.text.encode()) + 1
-    return sum(len(str(m["content"]).encode()) + _TOKENS_A_MESSAGE for m in prompt.messages or ()) + _TOKENS_A_MESSAGE
+    return _TOKENS_A_CHAT + sum(len(str(m["content"]).encode()) + _TOKENS_A_MESSAGE for m in prompt.messages or ())
