@@ -96,9 +96,15 @@ class Payback(BaseModel):
 
 
 def payback(
-    tokens: Tokens, *, prices: TokenPrices, one_off: float, monthly_requests: int | None, coverage: float
+    *,
+    teacher: Tokens,
+    student: Tokens,
+    prices: TokenPrices,
+    one_off: float,
+    monthly_requests: int | None,
+    coverage: float,
 ) -> Payback:
-    """The payback of a student that reads and writes as many tokens a request as its teacher.
+    """The payback of a student whose requests take as many tokens as `student` says, its teacher's as `teacher`.
 
     A request saves the teacher's price for the share of requests that the student answers alone, and costs the
     student's price always, since the cascade asks the student first. Raises ValueError when `coverage` is outside
@@ -106,11 +112,11 @@ def payback(
     """
     if not 0 < coverage <= 1:
         raise ValueError(f"A coverage lies above 0 and up to 1, but this one is {coverage}.")
-    teacher = cost_per_million(tokens, input_price=prices.teacher_input, output_price=prices.teacher_output)
-    student = cost_per_million(tokens, input_price=prices.student_input, output_price=prices.student_output)
+    asked = cost_per_million(teacher, input_price=prices.teacher_input, output_price=prices.teacher_output)
+    answered = cost_per_million(student, input_price=prices.student_input, output_price=prices.student_output)
 
     def requests(share: float) -> float | None:
-        saved = teacher - cascade_cost(student=student, teacher=teacher, fallback_rate=1 - share)
+        saved = asked - cascade_cost(student=answered, teacher=asked, fallback_rate=1 - share)
         return one_off / saved * 1e6 if saved > 0 else None
 
     def months(share: float) -> float | None:
@@ -120,8 +126,8 @@ def payback(
     return Payback(
         currency=prices.currency,
         one_off=one_off,
-        teacher=teacher,
-        student=student,
+        teacher=asked,
+        student=answered,
         monthly_requests=monthly_requests,
         coverage=coverage,
         months=months(1),

@@ -62,14 +62,16 @@ def largest_cost(recipe: Recipe, inputs: Inputs) -> float:
 def _payback(recipe: Recipe, inputs: Inputs, teachers: Sequence[TeacherFound], cost: float) -> Payback | None:
     """From the first teacher's completions; from the choices' own lengths, where there are such and none was asked."""
     if teachers:
-        completion = teachers[0].completion.value
+        asked = Tokens(prompt=teachers[0].prompt, completion=teachers[0].completion.value)
+        answers = Tokens(prompt=inputs.prompts.mean, completion=teachers[0].stored)
     elif recipe.task.kind == "choices":
         lengths = [len(spelling(choice, inputs.tokenizer)) + 1 for choice in recipe.task.choices]
-        completion = sum(lengths) / len(lengths)
+        asked = answers = Tokens(prompt=inputs.prompts.mean, completion=sum(lengths) / len(lengths))
     else:
         return None
     return payback(
-        Tokens(prompt=inputs.prompts.mean, completion=completion),
+        teacher=asked,
+        student=answers,
         prices=recipe.prices,
         one_off=cost + recipe.prices.training,
         monthly_requests=recipe.prices.monthly_requests,

@@ -27,6 +27,7 @@ class Estimates:
     """What one teacher's part of the capture takes.
 
     Attributes:
+        prompt: tokens of one prompt.
         completion: tokens of one completion.
         tokens: prompts and completions together.
         cost: in the recipe's currency, at the Batch API's price where that is asked.
@@ -34,6 +35,7 @@ class Estimates:
         time: seconds at that rate.
     """
 
+    prompt: float
     completion: Interval
     tokens: Interval
     cost: Interval
@@ -66,6 +68,7 @@ def estimate(recipe: Recipe, inputs: Inputs, asked: Asked) -> Estimates:
     rate = (read + sum(lengths)) / max(asked.seconds, 1e-9)
     answered = [length for length, each in zip(lengths, asked.answers, strict=True) if isinstance(each, Completion)]
     return Estimates(
+        prompt=float(np.mean(prompts)),
         completion=total([(1 / population, answered)], population),
         tokens=tokens,
         cost=cost,

@@ -69,6 +69,7 @@ class TeacherFound(_Found):
     name: str
     model: str
     engine: str = Field(description="What ran it, with its version; an endpoint's address.")
+    endpoint: bool = Field(description="Whether it is asked at an endpoint.")
     dtype: str
     records: int = Field(description="Records that it answers in the whole capture.")
     requests: int = Field(description="Questions that the check has asked it.")
@@ -81,7 +82,9 @@ class TeacherFound(_Found):
     determinism: Determinism | None = Field(description="None where the repeated prompt had no answer.")
     mass: Mass | None = Field(description="None where no top k is kept.")
     misread: int = Field(ge=0, description="Answers whose token ids do not decode to their text.")
-    completion: Interval = Field(description="Tokens of one completion.")
+    prompt: float = Field(description="Tokens of one prompt, as they are paid.")
+    completion: Interval = Field(description="Tokens of one completion, as they are paid.")
+    stored: float = Field(description="Tokens of one completion, as they are stored and as a student writes them.")
     tokens: Interval = Field(description="Tokens of its part of the capture, prompts and completions.")
     cost: Interval = Field(description="Cost of its part of the capture, in the recipe's currency.")
     tokens_per_second: float = Field(description="As measured on the sample by one engine, or one asker.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -78,11 +79,12 @@ def measure(recipe: Recipe, inputs: Inputs, asked: Asked) -> TeacherFound:
             f" {_short(completions[0].text)!r}: mend the prompt, the choices or the schema, or raise `task.max_tokens`"
         )
     judged = [(record, given) for (record, _), given in zip(found, graded, strict=True) if record.gold is not None]
-    estimates = estimate(recipe, inputs, asked)
+    section, estimates = section_of(recipe, asked.name), estimate(recipe, inputs, asked)
     return TeacherFound(
         name=asked.name,
         model=asked.model,
         engine=asked.engine,
+        endpoint=section.url is not None,
         dtype=asked.dtype,
         records=inputs.by_teacher[asked.name],
         requests=len(asked.records) + max(0, len(asked.repeats) - 1),
@@ -95,13 +97,15 @@ def measure(recipe: Recipe, inputs: Inputs, asked: Asked) -> TeacherFound:
         determinism=determinism(asked.repeats),
         mass=mass(completions) if recipe.capture.mode == "topk" else None,
         misread=sum(not reads_back(recipe.task, completion, inputs.tokenizer) for completion in completions),
+        prompt=estimates.prompt,
         completion=estimates.completion,
+        stored=statistics.fmean(len(completion.token_ids) for completion in completions),
         tokens=estimates.tokens,
         cost=estimates.cost,
         tokens_per_second=estimates.rate,
         time=estimates.time,
         engines=recipe.capture.engines.max,
-        batch=section_of(recipe, asked.name).batch,
+        batch=section.batch,
         ready=asked.ready,
     )
 

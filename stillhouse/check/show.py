@@ -48,7 +48,8 @@ def _rows(check: Check) -> Iterator[tuple[str, str]]:
     for found in check.teachers:
         if len(check.teachers) > 1:
             yield "", ""
-        yield "teacher", f"{found.model} ({found.engine}, {found.dtype}), ready after {found.ready:.0f} s"
+        ran = found.engine if found.endpoint else f"{found.engine}, {found.dtype}; ready after {found.ready:.0f} s"
+        yield "teacher", f"{found.model} ({ran})"
         yield from _teacher_rows(found, check.currency)
     if len(check.teachers) > 1:
         yield "", ""
@@ -135,11 +136,12 @@ def _interval(interval: Interval, form: str) -> str:
 def _time(found: TeacherFound) -> str:
     if found.batch:
         return "as long as the Batch API takes: its window is 24 hours"
+    one = "asker" if found.endpoint else "engine"
     rate = f"at the sample's {found.tokens_per_second:,.0f} tokens/s"
     if found.engines == 1:
-        return f"{_times(found.time)} here with one engine, {rate}"
+        return f"{_times(found.time)} here with one {one}, {rate}"
     best = duration(found.time.value / found.engines)
-    return f"{_times(found.time)} here with one engine, {rate}; at best {best} with {found.engines}"
+    return f"{_times(found.time)} here with one {one}, {rate}; at best {best} with {found.engines}"
 
 
 def _once(check: Check, paid: Payback) -> str:

@@ -238,6 +238,9 @@ def test_the_endpoints_count_is_what_is_paid(desk: Desk) -> None:
     assert found.tokens.high is not None
     assert found.tokens.value == pytest.approx(60 * (words + 1), rel=0.1)
     assert found.mass is None
+    assert check.payback is not None
+    assert check.payback.teacher == pytest.approx(5 * found.prompt + 50 * found.completion.value)
+    assert found.prompt == pytest.approx(words, rel=0.1)
 
 
 def test_a_batch_is_checked_at_once_and_priced_as_a_batch(desk: Desk) -> None:
