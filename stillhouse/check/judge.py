@@ -68,6 +68,13 @@ def judge_inputs(recipe: Recipe, inputs: Inputs) -> Iterator[Finding]:
             " `evaluation.against: gold` needs one of every record that it tests.",
             remedy="Label them, leave them out with `data.where`, or set `evaluation.against: teacher`.",
         )
+    for name, records in inputs.by_teacher.items():
+        if not records:
+            yield Finding(
+                name="unused-teacher",
+                text=f"no record goes to the teacher {name!r}.",
+                remedy="Look at the members' `when`: its values are compared with the columns' as they are.",
+            )
     if inputs.without_completion:
         yield Finding(
             name="no-completion",

@@ -237,6 +237,15 @@ def test_prompts_that_came_before(warned: Callable[..., dict[str, Finding]], tmp
     assert "holds 600 records, 49 of them different, and curation needs at least 50" in refused({})
 
 
+def test_a_route_that_no_record_takes(warned: Callable[..., dict[str, Finding]], places: dict[str, Any]) -> None:
+    def routed(value: str) -> dict[str, Finding]:
+        member = {"name": "second", "model": places["teacher.model"], "when": {"label": value}}
+        return warned({"ensemble": {"combine": "route", "members": [member]}})
+
+    assert "no record goes to the teacher 'second'" in routed("Positive")["unused-teacher"].text
+    assert "unused-teacher" not in routed("positive")
+
+
 def test_no_gold(warned: Callable[..., dict[str, Finding]]) -> None:
     assert "no record has a gold answer" in warned({"data.label": None})["no-gold"].text
     assert "20 of 60 records have no gold" in warned({"evaluation.against": "gold"})["no-gold"].text
