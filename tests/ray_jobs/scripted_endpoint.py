@@ -113,7 +113,8 @@ class ScriptedEndpoint:
                 reply = endpoint.reply(self.command, urlsplit(self.path).path, self.headers, content)
                 if reply.hang_s:
                     endpoint._closing.wait(reply.hang_s)
-                headers = {"content-type": "application/json", **reply.headers, "content-length": len(reply.body)}
+                headers = {"content-type": "application/json", "content-length": len(reply.body), **reply.headers}
+                self.close_connection = headers.get("connection") == "close"
                 head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
                 # In one piece: two would wait for each other's acknowledgement.
                 self.wfile.write(f"HTTP/1.1 {reply.status} Scripted\r\n{head}\r\n".encode() + reply.body)

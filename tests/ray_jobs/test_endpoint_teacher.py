@@ -276,6 +276,34 @@ def test_a_request_that_hangs_is_given_up_and_sent_again(ask: Asked) -> None:
 
 
 @pytest.mark.parametrize(
+    ("headers", "sentence"),
+    [({"connection": "close"}, "the connection broke"), ({}, "no answer in 0.5 s")],
+)
+def test_an_answer_that_stops_in_its_middle(ask: Asked, headers: dict[str, str], sentence: str) -> None:
+    half = Reply(body=b'{"choices": [', headers={"content-length": "1000", **headers})
+    options = {"teacher__max_attempts": 2, "teacher__timeout_s": 0.5}
+    with ask.endpoint(fault=at_text(TEXTS[1], half)) as endpoint:
+        answers = ask(endpoint, TEXTS[:2], **options)
+        assert isinstance(answers[0], list)
+        assert isinstance(answers[1], Failure)
+        assert sentence in answers[1].error
+        endpoint.fault = only_first(half)
+        assert isinstance(ask(endpoint, ["a new film"], **options)[0], list)
+
+
+def test_several_completions_of_each_prompt(ask: Asked) -> None:
+    drawn = {"task__sampling": {"temperature": 1.0}, "capture__n": 3}
+    with ask.endpoint() as endpoint:
+        assert [len(made) for made in ask(endpoint, **drawn)] == [3] * len(TEXTS)
+
+        def one(call: Call) -> Reply:
+            return Reply(body=json.dumps(endpoint.completions(call.path, {**call.body, "n": 1})).encode())
+
+        endpoint.fault = one
+        assert ask(endpoint, TEXTS[:1], **drawn) == [Failure("the endpoint sent 1 completions where 3 were asked for")]
+
+
+@pytest.mark.parametrize(
     ("reply", "sentence"),
     [
         (error(400, "This model's maximum context length is 10", param="messages"), "the request (400: This model's"),
