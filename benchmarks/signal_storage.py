@@ -114,9 +114,11 @@ def main() -> int:
             f"{mean['speed']:.0f}",
         )
         figures.append(figure(f"{name}: bytes a token, beside plain", found, "ours", mean["plain"], target))
-        figures.append(figure(f"{name}: bytes a token, beside DistillKit's formula", found, "ours", formula, target))
         figures.append(figure(f"{name}: bytes a token of the whole file", found, "file", None, None))
         if mode == "topk":
+            figures.append(
+                figure(f"{name}: bytes a token, beside DistillKit's formula", found, "ours", formula, target)
+            )
             figures.append(figure(f"{name}: KL to the unquantised (nats)", found, "kl", None, 1e-3))
             figures.append(figure(f"{name}: KL at a temperature of 2 (nats)", found, "kl_2", None, None))
     Console(width=160).print(table)
