@@ -1,7 +1,7 @@
 """Bytes and exactness of stored distributions: `python -m benchmarks.signal_storage`.
 
 The teacher of the example recipe (SmolLM2-135M, a vocabulary of 49,152) runs once, in transformers on the CPU, over
-three disjoint sets of 300 review sentences: it reads them as prompts, where 64 tokens hold but 0.77 of the
+three disjoint sets of 300 review sentences: it reads them as prompts, where 64 tokens hold but 0.78 of the
 probability, and greedily writes to 64 of each set a JSON object, the kind of answer that is distilled here, and an
 opinion in free words, of which this small model is never sure. Every set is then written three ways:
 
