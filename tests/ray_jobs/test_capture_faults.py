@@ -1,4 +1,4 @@
-"""`kill -9` at random moments: the records at the end are those of an undisturbed run, none lost, none twice.
+"""`kill -9` at random moments, twenty times: the records are those of an undisturbed run, none lost, none twice.
 
 The jobs, their Ray and their kills are real. The teacher is a scripted endpoint that answers in milliseconds, so that
 there are many moments to kill at; `test_capture_engines.py` does the same once with vLLM.
@@ -6,8 +6,12 @@ there are many moments to kill at; `test_capture_engines.py` does the same once 
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,6 +21,7 @@ from typing import Any
 import psutil
 import pytest
 from capture_process import CaptureProcess
+from faulty_s3 import Fault, FaultyS3
 from scripted_endpoint import ScriptedEndpoint, one_of
 
 from ray_jobs.capture.worker import final_key
@@ -27,6 +32,7 @@ from stillhouse.signal.schema import read_table
 
 pytestmark = pytest.mark.slow
 
+KEY = "secret-key-7"
 RECORDS = 300
 PART = 3
 MakeRecipe = Callable[..., Recipe]
@@ -34,7 +40,7 @@ MakeRecipe = Callable[..., Recipe]
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[ScriptedEndpoint]:
-    with ScriptedEndpoint(one_of(" positive", " negative"), delay_s=0.1, key="secret-key-7") as scripted:
+    with ScriptedEndpoint(one_of(" positive", " negative"), delay_s=0.1, key=KEY) as scripted:
         yield scripted
 
 
@@ -65,13 +71,13 @@ def recipe(
 
 @pytest.fixture
 def start(recipe: Path, tmp_path: Path) -> Callable[[], CaptureProcess]:
-    return lambda: CaptureProcess(recipe, str(tmp_path / "run"), TEACHER_KEY="secret-key-7")
+    return lambda: CaptureProcess(recipe, str(tmp_path / "run"), TEACHER_KEY=KEY)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     run = tmp_path_factory.mktemp("undisturbed") / "run"
-    code, output = CaptureProcess(recipe, str(run), TEACHER_KEY="secret-key-7").wait()
+    code, output = CaptureProcess(recipe, str(run), TEACHER_KEY=KEY).wait()
     assert code == 0, output
     rows = rows_of(Run.open(str(run)))
     assert [row["id"] for row in rows] == [f"r{i}" for i in range(RECORDS)]
@@ -97,7 +103,7 @@ def test_the_driver_is_killed_at_random_moments(
     start: Callable[[], CaptureProcess], tmp_path: Path, undisturbed: list[dict[str, Any]]
 ) -> None:
     run, moments = Run.open(str(tmp_path / "run")), random.Random(1)
-    for _ in range(6):
+    for _ in range(3):
         process, after = start(), written(run) + moments.randint(0, 4)
         assert process.wait_until(lambda process=process, after=after: written(run) > after), process.wait()
         time.sleep(moments.random() / 4)
@@ -120,7 +126,7 @@ def test_capture_actors_are_killed_at_random_moments(
     monkeypatch.setattr(endpoint, "delay_s", 0.6)
     run, moments = Run.open(str(tmp_path / "run")), random.Random(2)
     process, kills = start(), 0
-    while kills < 10:
+    while kills < 14:
         before = written(run)
         assert process.wait_until(lambda before=before: written(run) > before), process.wait()
         time.sleep(moments.random())
@@ -138,7 +144,7 @@ def test_the_raylet_is_killed_at_random_moments(
     start: Callable[[], CaptureProcess], tmp_path: Path, undisturbed: list[dict[str, Any]]
 ) -> None:
     run, moments = Run.open(str(tmp_path / "run")), random.Random(3)
-    for _ in range(4):
+    for _ in range(3):
         process, after = start(), written(run) + moments.randint(0, 4)
         assert process.wait_until(lambda process=process, after=after: written(run) > after), process.wait()
         time.sleep(moments.random() / 4)
@@ -152,3 +158,67 @@ def test_the_raylet_is_killed_at_random_moments(
     code, output = start().wait()
     assert code == 0, output
     assert rows_of(run) == undisturbed
+
+
+FULL = """
+set -e
+mount -t tmpfs -o size=1m tmpfs {disk}
+set +e; {capture} > {out}/first.log 2>&1; echo $? > {out}/first.code; set -e
+ls {disk}/run/capture/parts > {out}/parts
+mount -o remount,size=50m {disk}
+{capture} > {out}/second.log 2>&1
+cp -r {disk}/run {out}/run
+"""
+
+
+def test_a_full_disk_is_a_sentence_and_what_was_written_is_kept(
+    recipe: Path, tmp_path: Path, undisturbed: list[dict[str, Any]]
+) -> None:
+    own = ["unshare", "--user", "--map-root-user", "--mount"]
+    if subprocess.run([*own, "mount", "-t", "tmpfs", "tmpfs", str(tmp_path)], check=False).returncode:
+        pytest.skip("this system lets nobody mount a small disk of their own")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    capture = f"{sys.executable} -m ray_jobs.capture --recipe {recipe} --run {disk}/run"
+    script = FULL.format(disk=disk, out=tmp_path, capture=capture)
+    subprocess.run([*own, "sh", "-c", script], check=True, env={**os.environ, "TEACHER_KEY": KEY}, timeout=240)
+    assert (tmp_path / "first.code").read_text().strip() == "2"
+    told = (tmp_path / "first.log").read_text()
+    assert f"error: no space left on the disk of {disk}/run" in told
+    assert "Traceback" not in told
+    assert (tmp_path / "parts").read_text().split()
+    assert "goes on: " in (tmp_path / "second.log").read_text()
+    assert rows_of(Run.open(str(tmp_path / "run"))) == undisturbed
+
+
+def test_an_s3_that_fails_in_the_middle_is_a_sentence_and_what_was_written_is_kept(
+    recipe: Path,
+    s3: Callable[[], str],
+    undisturbed: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    faulty = FaultyS3(os.environ["AWS_ENDPOINT_URL"])
+    monkeypatch.setenv("AWS_ENDPOINT_URL", faulty.address)
+    uri = s3()
+    puts = itertools.count()
+
+    def refuse(method: str, path: str) -> Fault | None:
+        return "refuse" if method == "PUT" and "/capture/parts/" in path and next(puts) >= 9 else None
+
+    faulty.fault = refuse
+    try:
+        code, output = CaptureProcess(recipe, uri, TEACHER_KEY=KEY).wait()
+        assert code == 2, output
+        assert "cannot be used: access is denied" in output
+        assert "Traceback" not in output
+        assert 9 <= written(Run.open(uri)) < RECORDS // PART
+
+        # Every tenth request fails from now on, which is overcome.
+        requests = itertools.count()
+        faulty.fault = lambda _method, _path: "500" if next(requests) % 10 == 9 else None
+        code, output = CaptureProcess(recipe, uri, TEACHER_KEY=KEY).wait()
+        assert code == 0, output
+        faulty.fault = lambda _method, _path: None
+        assert rows_of(Run.open(uri)) == undisturbed
+    finally:
+        faulty.close()
