@@ -187,6 +187,12 @@ def gold_answer(recipe: Recipe, value: str | None) -> str | None:
     return found
 
 
+def completion_token_ids(text: str, tokenizer: Any, *, ended: bool) -> list[int]:
+    """The tokens of a completion that is a text: with the end of the sequence, where the completion `ended` by itself."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return [*ids, tokenizer.eos_token_id] if ended else list(ids)
+
+
 def gold_completion(task: Task, gold: str) -> str:
     """The completion that a gold answer stands for: a choice with the space that the task gives it, else the answer."""
     if task.kind == "choices":

@@ -20,7 +20,7 @@ from stillhouse.recipe import Recipe, Teacher
 from stillhouse.signal.cut import cut
 from stillhouse.signal.schema import Completion
 from stillhouse.signal.sparse import SparseSignal
-from stillhouse.task import decoding
+from stillhouse.task import completion_token_ids, decoding
 
 _IMPOSSIBLE = -9999.0
 """vLLM's stand-in for the logprob -inf, which JSON cannot hold."""
@@ -94,8 +94,7 @@ class Replies:
         if stopped not in ("stop", "length"):
             raise Refused(f"the endpoint ended the completion for another reason than its end: {str(stopped)[:40]!r}")
         if not self._with_signal:
-            ids = list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-            ids += [self._tokenizer.eos_token_id] if stopped == "stop" else []
+            ids = completion_token_ids(text, self._tokenizer, ended=stopped == "stop")
             return Completion(request.prompt_token_ids, text, ids, stopped, None, None)
         tokens = self._named(request, choice) if self._teacher.api == "vllm" else self._spelled(request, choice)
         self._check_text(text, [token.id for token in tokens], whole=self._teacher.api == "openai")

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 from ray_jobs.capture.teacher import Answer, Failure, Identity, Question
 from ray_jobs.engine import BatchEngine
+from stillhouse.models import load_tokenizer, token_source
 from stillhouse.recipe import Recipe
 from stillhouse.recipe import Teacher as TeacherSection
 from stillhouse.signal.alignment import template_hash, tokenizer_hash
-from stillhouse.task import answer, gold_completion, token_ids
+from stillhouse.signal.schema import Completion
+from stillhouse.task import answer, completion_token_ids, gold_completion, token_ids
 
 
 class EngineTeacher:
@@ -25,10 +27,13 @@ class EngineTeacher:
         scores = others or recipe.capture.completions != "teacher"
         self._engine = BatchEngine(teacher.model, teacher.engine, recipe.task, recipe.capture, scores=scores)
         self._tokenizer = self._engine.tokenizer
+        # Words alone are stored as tokens of a student that has a tokenizer of its own.
+        own = recipe.capture.mode == "text" and recipe.student.init.model is not None
+        self._stored = load_tokenizer(token_source(recipe)) if own else self._tokenizer
         self.identity = Identity(
             model=teacher.model,
-            tokenizer_hash=tokenizer_hash(self._tokenizer),
-            template_hash=template_hash(self._tokenizer),
+            tokenizer_hash=tokenizer_hash(self._stored),
+            template_hash=template_hash(self._stored),
             engine=f"vllm {self._engine.version}",
             dtype=self._engine.dtype,
         )
@@ -54,13 +59,34 @@ class EngineTeacher:
             made = self._engine.complete([prompt for _, prompt in asked], n=self._capture.n, seeds=seeds)
             for (i, _), completions in zip(asked, made, strict=True):
                 broken = {one.finish_reason for one in completions} - {"stop", "length"}
-                found[i] = Failure(f"the engine ended a completion with {broken.pop()!r}") if broken else completions
+                found[i] = (
+                    Failure(f"the engine ended a completion with {broken.pop()!r}")
+                    if broken
+                    else self._in_stored_tokens(questions[i], completions)
+                )
         if scored:
             seeds = [questions[i].seed for i, _, _ in scored]
             prompts, given = [prompt for _, prompt, _ in scored], [ids for _, _, ids in scored]
             for (i, _, _), one in zip(scored, self._engine.score(prompts, given, seeds=seeds), strict=True):
-                found[i] = _outside() if one is None else [one]
+                found[i] = _outside() if one is None else self._in_stored_tokens(questions[i], [one])
         return [found[i] for i in range(len(questions))]
+
+    def _in_stored_tokens(self, question: Question, completions: list[Completion]) -> list[Completion]:
+        """The completions as they are, or as tokens of the student's, whose logprobs nobody knows."""
+        if self._stored is self._tokenizer:
+            return completions
+        prompt = token_ids(question.prompt, self._stored)
+        return [
+            Completion(
+                prompt_token_ids=prompt,
+                text=one.text,
+                token_ids=completion_token_ids(one.text, self._stored, ended=one.finish_reason == "stop"),
+                finish_reason=one.finish_reason,
+                token_logprobs=None,
+                signal=None,
+            )
+            for one in completions
+        ]
 
     def _completion_ids(self, completion: str | list[int]) -> list[int] | Failure:
         """A whole text's tokens with the end of the sequence, or another teacher's as they are."""
@@ -71,7 +97,7 @@ class EngineTeacher:
             return _outside()
         # A choice has the space that the prompt needs before it; any other completion is the data's own.
         text = gold_completion(self._task, graded) if self._task.kind == "choices" else completion
-        return [*self._tokenizer(text, add_special_tokens=False)["input_ids"], self._tokenizer.eos_token_id]
+        return completion_token_ids(text, self._tokenizer, ended=True)
 
     def _too_long(self, prompt: Sequence[int], completion: Sequence[int] | None) -> Failure | None:
         whole = self._engine.max_model_len
