@@ -61,8 +61,10 @@ def fingerprint(model: str) -> str:
 
 
 def token_source(recipe: Recipe) -> str:
-    """The model whose tokenizer the capture's token ids belong to: the teacher's, or, where text alone is stored and the
-    student has one of its own, the student's."""
+    """The model whose tokenizer the capture's token ids belong to.
+
+    That is the teacher; or the student, where text alone is stored and the student has a tokenizer of its own.
+    """
     teacher, init = recipe.teacher, recipe.student.init
     if recipe.capture.mode == "text" and init.model is not None:
         return init.model

@@ -188,7 +188,7 @@ def gold_answer(recipe: Recipe, value: str | None) -> str | None:
 
 
 def completion_token_ids(text: str, tokenizer: Any, *, ended: bool) -> list[int]:
-    """The tokens of a completion that is a text: with the end of the sequence, where the completion `ended` by itself."""
+    """The tokens of a completion that is a text, with the end of the sequence where it `ended` by itself."""
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return [*ids, tokenizer.eos_token_id] if ended else list(ids)
 

@@ -59,11 +59,10 @@ class EngineTeacher:
             made = self._engine.complete([prompt for _, prompt in asked], n=self._capture.n, seeds=seeds)
             for (i, _), completions in zip(asked, made, strict=True):
                 broken = {one.finish_reason for one in completions} - {"stop", "length"}
-                found[i] = (
-                    Failure(f"the engine ended a completion with {broken.pop()!r}")
-                    if broken
-                    else self._in_stored_tokens(questions[i], completions)
-                )
+                if broken:
+                    found[i] = Failure(f"the engine ended a completion with {broken.pop()!r}")
+                else:
+                    found[i] = self._in_stored_tokens(questions[i], completions)
         if scored:
             seeds = [questions[i].seed for i, _, _ in scored]
             prompts, given = [prompt for _, prompt, _ in scored], [ids for _, _, ids in scored]

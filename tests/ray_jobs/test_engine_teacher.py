@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from ray_jobs.capture import engine_teacher
 from ray_jobs.capture.engine_teacher import EngineTeacher
 from ray_jobs.capture.teacher import Answer, Failure, Question
 from stillhouse.recipe import Recipe
+from stillhouse.signal.alignment import tokenizer_hash
 from stillhouse.signal.schema import Completion
 from stillhouse.task import Prompt
 
@@ -28,7 +30,7 @@ class ScriptedEngine:
     def __init__(self, tokenizer: Any, *started: Any, scores: bool) -> None:
         self.tokenizer, self.scores, self.max_model_len = tokenizer, scores, 16
         self.calls: list[tuple[str, Any]] = []
-        self.reason = "stop"
+        self.reason, self.text = "stop", ""
 
     def complete(self, prompts: Sequence[list[int]], *, n: int, seeds: Sequence[int]) -> list[list[Completion]]:
         self.calls.append(("complete", prompts))
@@ -45,7 +47,7 @@ class ScriptedEngine:
         ]
 
     def completion(self, prompt: list[int], ids: list[int]) -> Completion:
-        return Completion(prompt, "", ids, self.reason, list(np.zeros(len(ids))), None)
+        return Completion(prompt, self.text, ids, self.reason, list(np.zeros(len(ids))), None)
 
 
 @pytest.fixture
@@ -127,6 +129,32 @@ def test_a_completion_that_the_engine_broke_off_is_a_failure(teacher: Any) -> No
     made, engine = teacher()
     engine.reason = "abort"
     assert made.answer(0, [question("a")]) == [Failure("the engine ended a completion with 'abort'")]
+
+
+def test_words_alone_are_stored_as_the_students_tokens(
+    teacher: Any, make_tokenizer: Callable[..., Any], tmp_path: Path
+) -> None:
+    student = make_tokenizer("d c b a")
+    student.save_pretrained(tmp_path / "student")
+    (tmp_path / "student" / "config.json").write_text('{"model_type": "llama"}')
+    words = {
+        **TEXT,
+        "capture.n": 1,
+        "capture.mode": "text",
+        "task.sampling.temperature": 1.0,
+        "student.kd_weight": 0,
+        "student.init": {"kind": "pretrained", "model": str(tmp_path / "student")},
+    }
+    made, engine = teacher(words)
+    engine.text = "a d"
+    (answer,) = made.answer(0, [question("b c", 7)])
+    (completion,) = answer
+    assert engine.calls == [("complete", [[5, 6]])], "the teacher reads its own tokens"
+    assert (completion.prompt_token_ids, completion.token_ids) == ([4, 3], [5, 2, 0])
+    assert (completion.token_logprobs, completion.signal) == (None, None)
+    assert made.identity.tokenizer_hash == tokenizer_hash(student)
+    engine.reason = "length"
+    assert ids(made.answer(0, [question("b c", 7)])[0]) == [[5, 2]], "what was cut off teaches no end"
 
 
 def test_only_teachers_whose_signal_is_averaged_score_others(make_recipe: MakeRecipe, teacher: Any) -> None:
