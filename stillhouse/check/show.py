@@ -167,4 +167,4 @@ def _money(amount: float) -> str:
 
 def _digits(amount: float) -> str:
     """Cents, and three digits of what is less than one."""
-    return ",.2f" if amount >= 1 or amount == 0 else ".3g"
+    return ",.2f" if amount >= 1 or amount == 0 else "#.3g"
