@@ -60,6 +60,21 @@ def fingerprint(model: str) -> str:
     return digest(model)
 
 
+def require(model: str) -> None:
+    """See that a model is there, without loading any of it, or the libraries that would: they fill half a gigabyte.
+
+    Raises:
+        UserError: an unknown model.
+    """
+    folder = resolve(model)
+    from transformers.utils.hub import cached_file
+
+    try:
+        cached_file(folder, "config.json")
+    except OSError as error:
+        raise UserError(f"the model {model} cannot be loaded: {_first_line(error)}") from error
+
+
 def token_source(recipe: Recipe) -> str:
     """The model whose tokenizer the capture's token ids belong to.
 

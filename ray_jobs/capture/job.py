@@ -50,7 +50,7 @@ def capture(recipe: Recipe, run: Run) -> None:
     say("capture", f"reads {recipe.data.path}, asks {asked}, writes {run.uri}/capture")
     for section in teachers.values():
         if section.url is None:
-            models.load_tokenizer(section.model)  # an unknown model fails here, before any actor starts
+            models.require(section.model)  # an unknown model fails here, before any actor starts
             if models.is_dequantised(section.model):
                 say(
                     "capture",

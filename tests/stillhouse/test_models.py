@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,7 @@ def test_a_name_stays_and_a_folder_becomes_absolute(folder: Path, monkeypatch: p
     ],
 )
 def test_no_such_model(model: str, told: str) -> None:
-    for find in (models.resolve, models.load_tokenizer):
+    for find in (models.resolve, models.load_tokenizer, models.require):
         with pytest.raises(UserError) as caught:
             find(model)
         assert told in str(caught.value)
@@ -58,6 +60,22 @@ def test_an_unknown_name_is_one_sentence(name: str) -> None:
     with pytest.raises(UserError, match=f"the model {name} cannot be loaded: ") as caught:
         models.load_tokenizer(name)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["org/no-such-model", "no such name"])
+def test_a_model_is_required_without_loading_the_libraries_that_run_it(name: str) -> None:
+    script = f"""
+import sys
+from stillhouse import models
+models.require({GGUF!r})
+try:
+    models.require({name!r})
+except models.UserError as error:
+    print(str(error).count(chr(10)), "torch" in sys.modules)
+"""
+    models.resolve(GGUF)  # converted before, where it was not
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "False"]
 
 
 def test_a_folder_without_a_tokenizer(folder: Path) -> None:
