@@ -116,6 +116,9 @@ def _pass(recipe: Recipe, run: Run, plan: Plan, name: str) -> None:
     if done:
         say("capture", f"goes on: {done} of {plan.records} records are there")
     say("capture", "starts the teacher" if name == FIRST_TEACHER else f"starts the teacher {name!r}")
+    section, engines = section_of(recipe, name), recipe.capture.engines.max
+    if section.batch and len(missing) > engines:
+        say("capture", f"{len(missing)} batches, {engines} at a time: a larger `capture.part_size` makes fewer of them")
     progress = Progress("capture", plan.records, "records", done=done)
     error = ""
     for part, told in _answered(recipe, run, plan, name, missing):
