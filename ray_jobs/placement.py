@@ -14,6 +14,17 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from stillhouse.recipe import Engine, Engines
 
 
+def pool(engines: Engines, parts: int, *, calls: int) -> ray.data.ActorPoolStrategy:
+    """Actors for so many parts, each called from up to `calls` threads at once."""
+    most = max(1, min(engines.max, parts))
+    return ray.data.ActorPoolStrategy(
+        min_size=min(engines.min, most),
+        max_size=most,
+        max_concurrent_calls_per_actor=calls,
+        enable_true_multi_threading=True,
+    )
+
+
 def actor_options(engine: Engine, engines: Engines, parts: int) -> dict[str, Any]:
     """What Ray Data's `map_batches` needs for actors that each hold one engine.
 
@@ -21,7 +32,8 @@ def actor_options(engine: Engine, engines: Engines, parts: int) -> dict[str, Any
         engines: how many side by side; no more than there are parts.
     """
     most = max(1, min(engines.max, parts))
-    compute = ray.data.ActorPoolStrategy(min_size=min(engines.min, most), max_size=most)
+    # Two calls: the results of one part are written while the engine answers the next.
+    compute = pool(engines, parts, calls=2)
     if spans_nodes(engine):
         # Each actor a group of its own; the function is called whenever one starts.
         return {"compute": compute, "num_gpus": 0, "ray_remote_args_fn": partial(_in_a_group, engine)}

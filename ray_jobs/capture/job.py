@@ -23,8 +23,8 @@ from ray_jobs.capture.failed import write_failed
 from ray_jobs.capture.plan import WORK, Plan, make_plan
 from ray_jobs.capture.spending import FOLDER as SPENDING
 from ray_jobs.capture.spending import ledger, shared
-from ray_jobs.capture.worker import COUNTS, CaptureWorker, counts_of, final_key, part_key, part_there
-from ray_jobs.placement import actor_options
+from ray_jobs.capture.worker import COUNTS, CaptureWorker, at_once, counts_of, final_key, part_key, part_there
+from ray_jobs.placement import actor_options, pool
 from ray_jobs.progress import Progress, say
 from stillhouse import lineage, models
 from stillhouse.data import FIRST_TEACHER
@@ -116,9 +116,9 @@ def _pass(recipe: Recipe, run: Run, plan: Plan, name: str) -> None:
     if done:
         say("capture", f"goes on: {done} of {plan.records} records are there")
     say("capture", "starts the teacher" if name == FIRST_TEACHER else f"starts the teacher {name!r}")
-    section, engines = section_of(recipe, name), recipe.capture.engines.max
-    if section.batch and len(missing) > engines:
-        say("capture", f"{len(missing)} batches, {engines} at a time: a larger `capture.part_size` makes fewer of them")
+    section = section_of(recipe, name)
+    if section.batch and len(missing) > (most := recipe.capture.engines.max * at_once(section)):
+        say("capture", f"{len(missing)} batches, {most} at a time: a larger `capture.part_size` makes fewer of them")
     progress = Progress("capture", plan.records, "records", done=done)
     error = ""
     for part, told in _answered(recipe, run, plan, name, missing):
@@ -156,8 +156,7 @@ def _actors(recipe: Recipe, section: Teacher, parts: int) -> dict[str, Any]:
     engines = recipe.capture.engines
     if section.url is None:
         return actor_options(section.engine, engines, parts)
-    pool = ray.data.ActorPoolStrategy(min_size=min(engines.min, parts), max_size=min(engines.max, parts))
-    return {"num_cpus": 1, "compute": pool}
+    return {"num_cpus": 1, "compute": pool(engines, parts, calls=at_once(section))}
 
 
 def _total(run: Run, plan: Plan) -> Counter[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from ray_jobs.capture.teacher import Answer, Failure, Identity, Question, Teache
 from stillhouse.data import Record
 from stillhouse.errors import StorageError, UserError
 from stillhouse.recipe import Recipe
+from stillhouse.recipe import Teacher as TeacherSection
 from stillhouse.run import Run
 from stillhouse.signal.schema import (
     RECORD_SCHEMA,
@@ -29,6 +32,7 @@ from stillhouse.signal.schema import (
     write_table,
 )
 from stillhouse.task import render
+from stillhouse.teachers import section_of
 
 COUNTS = ("records", "failed", "prompt_tokens", "completion_tokens")
 """What is counted of a part; `records` are those that the teacher answered."""
@@ -44,8 +48,21 @@ def final_key(part: int) -> str:
     return f"capture/parts/{part_name(part)}"
 
 
+def at_once(section: TeacherSection) -> int:
+    """Parts that one worker has answered at once.
+
+    An engine is full with one. An endpoint would wait for the last answers of a part with nothing else to ask; and a
+    batch takes up to a day, so that many must be under way.
+    """
+    if section.url is None:
+        return 1
+    return 32 if section.batch else 2
+
+
 class CaptureWorker:
     """Writes a part where it is made, so that signal never travels through the driver.
+
+    It is called from several threads, so that one part is packed and written while the next one is answered.
 
     Args:
         name: which of the recipe's teachers.
@@ -56,6 +73,9 @@ class CaptureWorker:
         self.recipe, self.run, self.made_from, self.name, self.scored = recipe, run, made_from, name, scored
         self._stopped: str | None = None
         self._teacher: Teacher | None = None
+        self._opening = Lock()
+        # An engine lives in one thread, which its cores are bound to.
+        self._askers = ThreadPoolExecutor(at_once(section_of(recipe, name)))
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         """Answer one part's questions and write them; gives back counts alone.
@@ -74,22 +94,20 @@ class CaptureWorker:
         return {"part": [part], "error": [self._stopped or ""], **{name: [counts[name]] for name in COUNTS}}
 
     def _write(self, part: int) -> dict[str, int]:
-        # Here and not when the actor starts, where a mistake of the user would end in Ray's traceback.
-        self._teacher = self._teacher or open_teacher(self.recipe, self.run, self.name)
         records = [record for record in planned(self.run, part) if record.teacher in (None, self.name)]
         key = part_key(self.recipe, self.name, part)
         before = part_there(self.run, key, self.made_from)
         kept = RECORD_SCHEMA.empty_table() if before is None else before.filter(pc.is_null(before["error"]))
         there = set(kept["id"].to_pylist())
-        rows = self._rows(part, [record for record in records if record.id not in there])
+        teacher, rows = self._rows(part, [record for record in records if record.id not in there])
         table = to_table(rows, mode=self.recipe.capture.mode)
         table = pyarrow.concat_tables([kept.replace_schema_metadata(), table])
         table = table.sort_by([("index", "ascending"), ("sample", "ascending")])
-        description = describe(self.recipe, self._teacher.identity, self.made_from)
+        description = describe(self.recipe, teacher.identity, self.made_from)
         self.run.storage.write(key, write_table(table, asdict(description)))
         return counts_of(table)
 
-    def _rows(self, part: int, records: Sequence[Record]) -> list[dict[str, Any]]:
+    def _rows(self, part: int, records: Sequence[Record]) -> tuple[Teacher, list[dict[str, Any]]]:
         questions, rows = [], []
         asked: list[Record] = []
         completions = self._completions(part)
@@ -107,11 +125,16 @@ class CaptureWorker:
                 )
             )
             asked.append(record)
-        assert self._teacher is not None
-        answers = self._teacher.answer(part, questions) if questions else []
+        teacher, answers = self._askers.submit(self._ask, part, questions).result()
         for record, answer in zip(asked, answers, strict=True):
             rows += self._answered(record, answer)
-        return rows
+        return teacher, rows
+
+    def _ask(self, part: int, questions: Sequence[Question]) -> tuple[Teacher, list[Answer]]:
+        with self._opening:
+            # Here and not when the actor starts, where a mistake of the user would end in Ray's traceback.
+            self._teacher = self._teacher or open_teacher(self.recipe, self.run, self.name)
+        return self._teacher, self._teacher.answer(part, questions) if questions else []
 
     def _answered(self, record: Record, answer: Answer) -> list[dict[str, Any]]:
         if isinstance(answer, Failure):

@@ -6,10 +6,13 @@ The teachers are scripted and asked in this process; `test_capture_faults.py` ha
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import pyarrow
 import pytest
 from scripted_teacher import ScriptedTeacher, ask_here
@@ -17,7 +20,8 @@ from scripted_teacher import ScriptedTeacher, ask_here
 from ray_jobs.capture import job
 from ray_jobs.capture.job import capture
 from ray_jobs.capture.plan import WORK, make_plan, planned
-from ray_jobs.capture.worker import final_key
+from ray_jobs.capture.teacher import Answer, Question
+from ray_jobs.capture.worker import CaptureWorker, final_key
 from stillhouse.data import Records
 from stillhouse.errors import StorageError, UserError
 from stillhouse.recipe import Recipe
@@ -261,6 +265,38 @@ def test_a_worker_that_cannot_go_on_asks_nothing_more(
         capture(recipe, run)
     assert [question.id for question in teacher.asked] == [f"r{i}" for i in range(6)]
     assert run.storage.list("capture/parts") == [final_key(0)]
+
+
+def test_a_part_is_written_while_the_next_one_is_answered_in_the_engines_own_thread(
+    run: Run, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    answered = threading.Event()
+
+    class Watched(ScriptedTeacher):
+        def answer(self, part: int, questions: Sequence[Question]) -> list[Answer]:
+            threads.append(threading.get_ident())
+            if part == 1:
+                answered.set()
+            return super().answer(part, questions)
+
+    ask_here(monkeypatch, {"teacher": Watched()})
+    plan = make_plan(recipe, run, "these inputs")
+    asker = CaptureWorker(recipe, run, plan.made_from, "teacher", None)
+    write = run.storage.write
+
+    def slow(key: str, data: bytes) -> None:
+        # The first part's write ends only once the second part has been answered.
+        assert key != final_key(0) or answered.wait(60)
+        write(key, data)
+
+    monkeypatch.setattr(run.storage, "write", slow)
+    with ThreadPoolExecutor(2) as calls:
+        done = list(calls.map(lambda part: asker({"part": np.array([part])}), range(3)))
+    assert [each["error"] for each in done] == [[""]] * 3
+    assert len(set(threads)) == 1
+    assert threads[0] != threading.get_ident()
+    assert [row["id"] for row in rows_of(run)] == [f"r{i}" for i in range(8)]
 
 
 def test_a_users_mistake_leaves_a_finished_capture_alone(
