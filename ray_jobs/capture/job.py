@@ -9,21 +9,21 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import ray
 import ray.data
+from ray.exceptions import RayActorError
 
 from ray_jobs.capture.batch_api import FOLDER as BATCHES
 from ray_jobs.capture.combine import combine
-from ray_jobs.capture.failed import write_failed
+from ray_jobs.capture.outcome import FAILED, outcome
 from ray_jobs.capture.plan import WORK, Plan, make_plan
 from ray_jobs.capture.spending import FOLDER as SPENDING
 from ray_jobs.capture.spending import ledger, shared
-from ray_jobs.capture.worker import COUNTS, CaptureWorker, at_once, counts_of, final_key, part_key, part_there
+from ray_jobs.capture.worker import CaptureWorker, at_once, counts_of, final_key, part_key, part_there
 from ray_jobs.placement import actor_options, pool
 from ray_jobs.progress import Progress, say
 from stillhouse import lineage, models
@@ -34,6 +34,9 @@ from stillhouse.run import Run, digest
 from stillhouse.teachers import names, section_of
 
 LEDGER = "capture/ledger.json"
+
+MAX_DEATHS = 10
+"""How often a worker may die over one part, and it is asked again; Ray Data would do so for ever."""
 
 
 def capture(recipe: Recipe, run: Run) -> None:
@@ -67,13 +70,13 @@ def capture(recipe: Recipe, run: Run) -> None:
             _pass(recipe, run, plan, name)
     if recipe.ensemble is not None:
         combine(recipe, run, plan)
-    total = _total(run, plan)
-    failed = write_failed(run, plan)
+    total = outcome(run, plan)
+    failed = total["failed"]
     share = failed / plan.records
     if share > recipe.capture.max_failed:
         raise UserError(
             f"{failed} of {plan.records} records failed ({share:.1%}, and `capture.max_failed` is"
-            f" {recipe.capture.max_failed:.1%}): {run.uri}/capture/failed.parquet says why; what succeeded is kept, and"
+            f" {recipe.capture.max_failed:.1%}): {run.uri}/{FAILED} says why; what succeeded is kept, and"
             " the same command asks the failed ones again"
         )
     counts: dict[str, int | float] = dict(total)
@@ -86,7 +89,7 @@ def capture(recipe: Recipe, run: Run) -> None:
     run.commit("capture", recipe=recipe, inputs=inputs, counts=counts, began=began, leave_out=bookkeeping)
     run.storage.delete_folder(WORK)
     if failed:
-        say("capture", f"{failed} records failed: {run.uri}/capture/failed.parquet says why")
+        say("capture", f"{failed} records failed: {run.uri}/{FAILED} says why")
     say("capture", f"{total['records']} records, {total['prompt_tokens'] + total['completion_tokens']} tokens")
 
 
@@ -131,7 +134,8 @@ def _pass(recipe: Recipe, run: Run, plan: Plan, name: str) -> None:
 
 def _answered(recipe: Recipe, run: Run, plan: Plan, name: str, parts: Sequence[int]) -> Iterator[tuple[int, str]]:
     """Yield the number of each part as it is written, or with a sentence why it is not."""
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # What it would log is raised as well.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     ray.data.DataContext.get_current().enable_progress_bars = False
     section = section_of(recipe, name)
     work = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
@@ -139,10 +143,17 @@ def _answered(recipe: Recipe, run: Run, plan: Plan, name: str, parts: Sequence[i
         CaptureWorker,
         fn_constructor_args=(recipe, run, plan.made_from, name, scored_by(recipe, name)),
         batch_size=1,
+        max_task_retries=MAX_DEATHS,
         **_actors(recipe, section, len(parts)),
     )
-    for row in answered.iter_rows():
-        yield int(row["part"]), str(row["error"])
+    try:
+        for row in answered.iter_rows():
+            yield int(row["part"]), str(row["error"])
+    except RayActorError as error:
+        raise UserError(
+            f"the teacher's worker died {MAX_DEATHS + 1} times over one part, of too little memory perhaps: lower"
+            " `capture.part_size` or `teacher.engine.max_num_seqs`; Ray's logs hold its last words"
+        ) from error
 
 
 def scored_by(recipe: Recipe, name: str) -> str | None:
@@ -157,13 +168,3 @@ def _actors(recipe: Recipe, section: Teacher, parts: int) -> dict[str, Any]:
     if section.url is None:
         return actor_options(section.engine, engines, parts)
     return {"num_cpus": 1, "compute": pool(engines, parts, calls=at_once(section))}
-
-
-def _total(run: Run, plan: Plan) -> Counter[str]:
-    total = Counter(dict.fromkeys(COUNTS, 0))
-    for part in range(plan.parts):
-        table = part_there(run, final_key(part), plan.made_from)
-        if table is None:
-            raise RuntimeError(f"{run.uri}/{final_key(part)} was written, and is not there")
-        total.update(counts_of(table))
-    return total

@@ -78,22 +78,22 @@ class CaptureWorker:
         self._askers = ThreadPoolExecutor(at_once(section_of(recipe, name)))
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-        """Answer one part's questions and write them; gives back counts alone.
+        """Answer one part's questions and write them; gives back nothing of them.
 
         What cannot be gone on from (no access, no disk, no money) goes back as `error`, a sentence: Ray would wrap an
         exception in a traceback. All later parts then get the same answer at once, so that other workers' parts are
         finished and kept.
         """
         part = int(batch["part"][0])
-        counts = dict.fromkeys(COUNTS, 0)
-        if self._stopped is None:
+        error = self._stopped
+        if error is None:
             try:
-                counts = self._write(part)
-            except UserError as error:
-                self._stopped = str(error)
-        return {"part": [part], "error": [self._stopped or ""], **{name: [counts[name]] for name in COUNTS}}
+                self._write(part)
+            except UserError as mistake:
+                error = self._stopped = str(mistake)
+        return {"part": [part], "error": [error or ""]}
 
-    def _write(self, part: int) -> dict[str, int]:
+    def _write(self, part: int) -> None:
         records = [record for record in planned(self.run, part) if record.teacher in (None, self.name)]
         key = part_key(self.recipe, self.name, part)
         before = part_there(self.run, key, self.made_from)
@@ -105,7 +105,6 @@ class CaptureWorker:
         table = table.sort_by([("index", "ascending"), ("sample", "ascending")])
         description = describe(self.recipe, teacher.identity, self.made_from)
         self.run.storage.write(key, write_table(table, asdict(description)))
-        return counts_of(table)
 
     def _rows(self, part: int, records: Sequence[Record]) -> tuple[Teacher, list[dict[str, Any]]]:
         questions, rows = [], []

@@ -74,5 +74,5 @@ def _ensemble_problems(sections: Mapping[str, Any]) -> Iterator[str]:
         yield "`ensemble.combine: mean` needs `capture.mode: topk`"
     if ensemble.combine != "mean" and capture is not None and capture.completions != "teacher":
         yield f"`ensemble.combine: {ensemble.combine}` is about the teachers' own completions"
-    if ensemble.combine == "majority" and capture is not None and capture.n > 1:
-        yield "`ensemble.combine: majority` is one vote a teacher: leave `capture.n` at 1"
+    if ensemble.combine in ("majority", "mean") and capture is not None and capture.n > 1:
+        yield f"`ensemble.combine: {ensemble.combine}` makes one completion of the teachers': leave `capture.n` at 1"
