@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import ray
 import ray.data
 from ray.exceptions import RayActorError
+from ray.util.annotations import RayDeprecationWarning
 
 from ray_jobs.capture.batch_api import FOLDER as BATCHES
 from ray_jobs.capture.combine import combine
@@ -139,13 +141,16 @@ def _answered(recipe: Recipe, run: Run, plan: Plan, name: str, parts: Sequence[i
     ray.data.DataContext.get_current().enable_progress_bars = False
     section = section_of(recipe, name)
     work = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
-    answered = work.map_batches(
-        CaptureWorker,
-        fn_constructor_args=(recipe, run, plan.made_from, name, scored_by(recipe, name)),
-        batch_size=1,
-        max_task_retries=MAX_DEATHS,
-        **_actors(recipe, section, len(parts)),
-    )
+    with warnings.catch_warnings():
+        # Ray 2.60 calls its own options for actors deprecated, and has no others yet.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        answered = work.map_batches(
+            CaptureWorker,
+            fn_constructor_args=(recipe, run, plan.made_from, name, scored_by(recipe, name)),
+            batch_size=1,
+            max_task_retries=MAX_DEATHS,
+            **_actors(recipe, section, len(parts)),
+        )
     try:
         for row in answered.iter_rows():
             yield int(row["part"]), str(row["error"])

@@ -79,6 +79,9 @@ def undisturbed(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
     run = tmp_path_factory.mktemp("undisturbed") / "run"
     code, output = CaptureProcess(recipe, str(run), TEACHER_KEY=KEY).wait()
     assert code == 0, output
+    # Nothing but our own lines, and one of Ray's that nobody can turn off.
+    said = [line for line in output.splitlines() if not line.startswith("[capture] ")]
+    assert [line for line in said if "RAY_BACKEND_LOG_LEVEL" not in line] == []
     rows = rows_of(Run.open(str(run)))
     assert [row["id"] for row in rows] == [f"r{i}" for i in range(RECORDS)]
     return rows
