@@ -33,7 +33,7 @@ from stillhouse.signal.schema import read_table
 pytestmark = pytest.mark.slow
 
 KEY = "secret-key-7"
-RECORDS = 210
+RECORDS = 180
 PART = 3
 MakeRecipe = Callable[..., Recipe]
 
@@ -129,7 +129,7 @@ def test_capture_actors_are_killed_at_random_moments(
     monkeypatch.setattr(endpoint, "delay_s", 0.6)
     run, moments = Run.open(str(tmp_path / "run")), random.Random(2)
     process, kills = start(), 0
-    while kills < 16:
+    while kills < 17:
         before = written(run)
         assert process.wait_until(lambda before=before: written(run) > before), process.wait()
         time.sleep(moments.random())
@@ -143,21 +143,20 @@ def test_capture_actors_are_killed_at_random_moments(
     assert rows_of(run) == undisturbed
 
 
-def test_the_raylet_is_killed_at_random_moments(
+def test_the_raylet_is_killed_at_a_random_moment(
     start: Callable[[], CaptureProcess], tmp_path: Path, undisturbed: list[dict[str, Any]]
 ) -> None:
     run, moments = Run.open(str(tmp_path / "run")), random.Random(3)
-    for _ in range(2):
-        process, after = start(), written(run) + moments.randint(0, 4)
-        assert process.wait_until(lambda process=process, after=after: written(run) > after), process.wait()
-        time.sleep(moments.random() / 4)
-        raylet = process.find("raylet/raylet")
-        assert raylet is not None
-        raylet.kill()
-        code, _ = process.wait()
-        process.end()
-        assert code != 0
-        assert run.manifest("capture") is None
+    process, after = start(), moments.randint(0, 4)
+    assert process.wait_until(lambda: written(run) > after), process.wait()
+    time.sleep(moments.random() / 4)
+    raylet = process.find("raylet/raylet")
+    assert raylet is not None
+    raylet.kill()
+    code, _ = process.wait()
+    process.end()
+    assert code != 0
+    assert run.manifest("capture") is None
     code, output = start().wait()
     assert code == 0, output
     assert rows_of(run) == undisturbed
@@ -165,7 +164,7 @@ def test_the_raylet_is_killed_at_random_moments(
 
 FULL = """
 set -e
-mount -t tmpfs -o size=1m tmpfs {disk}
+mount -t tmpfs -o size=600k tmpfs {disk}
 set +e; {capture} > {out}/first.log 2>&1; echo $? > {out}/first.code; set -e
 ls {disk}/run/capture/parts > {out}/parts
 mount -o remount,size=50m {disk}
