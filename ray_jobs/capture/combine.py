@@ -26,8 +26,6 @@ from stillhouse.signal.schema import (
 )
 from stillhouse.teachers import names
 
-_COMPLETION = ["completion", "completion_token_ids", "finish_reason", "token_logprobs"]
-
 Answered = dict[str, dict[str, tuple[str | None, list[Completion]]]]
 """By teacher and record: the error, or the completions."""
 
@@ -85,12 +83,9 @@ def _rows(recipe: Recipe, ensemble: Ensemble, record: Record, answered: Answered
     if ensemble.combine == "mean":
         if errors:
             return [failed_row(record, _told(errors))]
-        rows = []
-        samples = zip(*(found[record.id][1] for found in answered.values()), strict=True)
-        for sample, together in enumerate(samples):
-            one = mean(together, list(weights.values()), k=recipe.capture.top_k)
-            rows.append(to_row(record, one, sample, FIRST_TEACHER))
-        return rows
+        together = [found[record.id][1][0] for found in answered.values()]
+        one = mean(together, list(weights.values()), k=recipe.capture.top_k)
+        return [to_row(record, one, 0, FIRST_TEACHER)]
     voters = [name for name in answered if name not in errors]
     if not voters:
         return [failed_row(record, _told(errors))]

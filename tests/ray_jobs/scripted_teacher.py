@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +64,3 @@ def ask_here(monkeypatch: pytest.MonkeyPatch, teachers: dict[str, Any]) -> list[
     monkeypatch.setattr(worker, "open_teacher", opened)
     monkeypatch.setattr(job, "_answered", answered)
     return parts_asked
-
-
-MakeRecipe = Callable[..., Recipe]
