@@ -12,23 +12,29 @@ from pydantic import Field
 from stillhouse.recipe.agreement import section_problems
 from stillhouse.recipe.capture import Capture, Curation, Engines
 from stillhouse.recipe.data import Data
+from stillhouse.recipe.objective import Divergence, DivergenceKind, Tail
 from stillhouse.recipe.release import Evaluation, Prices, Serving
 from stillhouse.recipe.section import Disagreement, Name, Section
 from stillhouse.recipe.student import Student, StudentInit
 from stillhouse.recipe.task import Message, Sampling, Task
 from stillhouse.recipe.teacher import Engine, Ensemble, Member, Teacher
+from stillhouse.recipe.training import Lora, Offload, Tracking, Workers
 
 __all__ = [
     "Capture",
     "Curation",
     "Data",
     "Disagreement",
+    "Divergence",
+    "DivergenceKind",
     "Engine",
     "Engines",
     "Ensemble",
     "Evaluation",
+    "Lora",
     "Member",
     "Message",
+    "Offload",
     "Prices",
     "Recipe",
     "Sampling",
@@ -36,8 +42,11 @@ __all__ = [
     "Serving",
     "Student",
     "StudentInit",
+    "Tail",
     "Task",
     "Teacher",
+    "Tracking",
+    "Workers",
     "section_problems",
 ]
 

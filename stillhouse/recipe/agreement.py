@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from stillhouse.recipe.capture import Capture
+from stillhouse.recipe.student import Student
 from stillhouse.recipe.teacher import Teacher
 
 
@@ -29,17 +31,45 @@ def section_problems(sections: Mapping[str, Any]) -> Iterator[str]:
             yield "`data.completion` goes with `capture.completions: column`, which needs it"
     if task is not None and capture is not None and capture.n > 1 and not task.temperature:
         yield "`capture.n` above 1 needs a `task.sampling.temperature` above 0: greedy completions are all the same"
-    if capture is not None and student is not None and student.kd_weight > 0:
-        if capture.mode == "text":
-            yield (
-                "`capture.mode: text` brings no distributions to distil: set `student.kd_weight: 0` to train on the"
-                " teacher's words alone"
-            )
-        if capture.mode == "sampled" and student.temperature != 1:
-            yield "`capture.mode: sampled` is unbiased at a temperature of 1 alone: set `student.temperature: 1`"
+    if capture is not None and student is not None:
+        yield from _signal_problems(capture, student)
+    if (
+        data is not None
+        and student is not None
+        and student.ce_weight
+        and student.ce_on == "gold"
+        and data.label is None
+    ):
+        yield "`student.ce_on: gold` needs `data.label`"
     if teacher is not None and teacher.url is not None:
         yield from _endpoint_problems(teacher, sections)
     yield from _ensemble_problems(sections)
+
+
+def _signal_problems(capture: Capture, student: Student) -> Iterator[str]:
+    if student.kd_weight == 0:
+        return
+    divergence = student.divergence
+    if capture.mode == "text":
+        yield (
+            "`capture.mode: text` brings no distributions to distil: set `student.kd_weight: 0` to train on the"
+            " teacher's words alone"
+        )
+    if capture.mode == "sampled":
+        if student.temperature != 1:
+            yield "`capture.mode: sampled` is unbiased at a temperature of 1 alone: set `student.temperature: 1`"
+        if divergence.kind != "forward_kl":
+            yield f"`capture.mode: sampled` estimates `forward_kl` alone without bias, not `{divergence.kind}`"
+        if divergence.tail not in (None, "sampled"):
+            yield f"`capture.mode: sampled` leaves no tail out: `student.divergence.tail: {divergence.tail}` is not for it"
+    if capture.mode == "topk":
+        if divergence.tail == "sampled":
+            yield "`student.divergence.tail: sampled` needs `capture.mode: sampled`"
+        if divergence.tail is None and divergence.kind in ("reverse_kl", "adaptive_kl"):
+            yield (
+                f"`{divergence.kind}` needs `student.divergence.tail: bucket`: it is infinite where the student gives"
+                " probability to what the teacher gives none, as `renormalise` says of all tokens but the stored"
+            )
 
 
 def _endpoint_problems(teacher: Teacher, sections: Mapping[str, Any]) -> Iterator[str]:
