@@ -33,13 +33,7 @@ def section_problems(sections: Mapping[str, Any]) -> Iterator[str]:
         yield "`capture.n` above 1 needs a `task.sampling.temperature` above 0: greedy completions are all the same"
     if capture is not None and student is not None:
         yield from _signal_problems(capture, student)
-    if (
-        data is not None
-        and student is not None
-        and student.ce_weight
-        and student.ce_on == "gold"
-        and data.label is None
-    ):
+    if data is not None and data.label is None and student is not None and student.ce_on == "gold":
         yield "`student.ce_on: gold` needs `data.label`"
     if teacher is not None and teacher.url is not None:
         yield from _endpoint_problems(teacher, sections)
@@ -61,7 +55,7 @@ def _signal_problems(capture: Capture, student: Student) -> Iterator[str]:
         if divergence.kind != "forward_kl":
             yield f"`capture.mode: sampled` estimates `forward_kl` alone without bias, not `{divergence.kind}`"
         if divergence.tail not in (None, "sampled"):
-            yield f"`capture.mode: sampled` leaves no tail out: `student.divergence.tail: {divergence.tail}` is not for it"
+            yield f"`capture.mode: sampled` leaves no tail out that `student.divergence.tail: {divergence.tail}` is for"
     if capture.mode == "topk":
         if divergence.tail == "sampled":
             yield "`student.divergence.tail: sampled` needs `capture.mode: sampled`"

@@ -14,21 +14,23 @@ DivergenceKind = Literal[
 ]
 Tail = Literal["renormalise", "bucket", "sampled"]
 
+_BETA, _SKEW = 0.5, 0.1
+
 
 class Divergence(Section):
     """What is minimised between the teacher's distribution and the student's."""
 
     kind: DivergenceKind = Field(
         default="forward_kl",
-        description="`forward_kl` KL(teacher ‖ student); `reverse_kl` KL(student ‖ teacher); `jensen_shannon`, generalised"
-        " by `beta` (GKD); `skew_kl` and `skew_reverse_kl`, mixed by `skew` (DistiLLM); `adaptive_kl`, both KLs weighted"
-        " by where the two differ (AKL); `total_variation`.",
+        description="`forward_kl` KL(teacher ‖ student); `reverse_kl` KL(student ‖ teacher); `jensen_shannon`,"
+        " generalised by `beta` (GKD); `skew_kl` and `skew_reverse_kl`, mixed by `skew` (DistiLLM); `adaptive_kl`, both"
+        " KLs weighted by where the two differ (AKL); `total_variation`.",
     )
     beta: float = Field(
-        default=0.5, gt=0, lt=1, description="For `jensen_shannon`: the teacher's share of the mixture."
+        default=_BETA, gt=0, lt=1, description="For `jensen_shannon`: the teacher's share of the mixture."
     )
     skew: float = Field(
-        default=0.1, gt=0, lt=1, description="For the skew KLs: the share of its first side in the mixture."
+        default=_SKEW, gt=0, lt=1, description="For the skew KLs: the share of its first side in the mixture."
     )
     tail: Tail | None = Field(
         default=None,
@@ -38,10 +40,9 @@ class Divergence(Section):
     )
 
     def problems(self) -> Iterator[str]:
-        given = self.model_fields_set
-        if "beta" in given and self.kind != "jensen_shannon":
+        if self.beta != _BETA and self.kind != "jensen_shannon":
             yield "`beta` goes with `kind: jensen_shannon`"
-        if "skew" in given and self.kind not in ("skew_kl", "skew_reverse_kl"):
+        if self.skew != _SKEW and self.kind not in ("skew_kl", "skew_reverse_kl"):
             yield "`skew` goes with `kind: skew_kl` and `kind: skew_reverse_kl`"
         if self.tail == "renormalise" and self.kind in ("reverse_kl", "adaptive_kl"):
             yield (

@@ -18,7 +18,7 @@ class StudentInit(Section):
 
     kind: Literal["teacher_layers", "pretrained", "fresh"] = Field(
         default="teacher_layers",
-        description="`teacher_layers`: cut from the teacher; `pretrained`: a model of its own; `fresh`: random weights.",
+        description="`teacher_layers`: cut from the teacher; `pretrained`: a model of its own; `fresh`: random.",
     )
     layers: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=0)], ...] = Field(
         default=6,
@@ -26,8 +26,8 @@ class StudentInit(Section):
     )
     select: Literal["even", "every", "first", "last", "ends"] = Field(
         default="even",
-        description="For a number of `layers`: `even`ly spaced with the first and the last; `every` n-th from the first;"
-        " the `first`; the `last`; or half of them from each of both `ends`.",
+        description="For a number of `layers`: `even`ly spaced with the first and the last; `every` n-th from the"
+        " first; the `first`; the `last`; or half of them from each of both `ends`.",
     )
     model: str | None = Field(default=None, description="For `pretrained`: a Hugging Face name or a folder.")
     config: dict[str, Any] = Field(
@@ -57,8 +57,8 @@ class Student(Section):
     ce_weight: float = Field(default=0.3, ge=0, description="Weight of the cross-entropy.")
     ce_on: Literal["teacher", "gold"] = Field(
         default="teacher",
-        description="Whose tokens the cross-entropy is on: the captured completion's, or the gold answer's (of the records"
-        " that have one).",
+        description="Whose tokens the cross-entropy is on: the captured completion's, or the gold answer's (of the"
+        " records that have one).",
     )
     temperature: float = Field(default=2.0, gt=0, le=20, description="Softens both distributions in the divergence.")
     divergence: Divergence = Field(default_factory=Divergence, description="Which divergence.")
@@ -99,8 +99,8 @@ class Student(Section):
     offload: Offload = Field(default_factory=Offload, description="What lies in the machine's memory, not the GPU's.")
     workers: Annotated[int, Field(ge=1)] | Workers = Field(
         default=2,
-        description="Training processes: one a GPU, or a share of the CPU's cores each. `{min: 1, max: 4}` takes what the"
-        " cluster has, and goes on with fewer or more when that changes.",
+        description="Training processes: one a GPU, or a share of the CPU's cores each. `{min: 1, max: 4}` takes what"
+        " the cluster has, and goes on with fewer or more when that changes.",
     )
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="What the workers train on.")
     validate_every: int | None = Field(
@@ -109,8 +109,8 @@ class Student(Section):
     patience: int | None = Field(
         default=None,
         ge=1,
-        description="Stop early after so many validations without a lower loss. Default: train to the end. The student is"
-        " the best of the validated ones in either case.",
+        description="Stop early after so many validations without a lower loss. Default: train to the end. The student"
+        " is the best of the validated ones in either case.",
     )
     checkpoint_every: int = Field(default=50, ge=1, description="Optimizer steps between two checkpoints.")
     checkpoint_minutes: float | None = Field(
