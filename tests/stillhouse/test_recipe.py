@@ -42,7 +42,13 @@ def test_there_are_examples() -> None:
 def test_dump_spells_out_every_default(make_recipe: MakeRecipe) -> None:
     dumped = yaml.safe_load(dump_recipe(make_recipe()))
     assert dumped["student"]["temperature"] == 2.0
-    assert dumped["student"]["init"] == {"kind": "teacher_layers", "layers": 6, "model": None}
+    assert dumped["student"]["init"] == {
+        "kind": "teacher_layers",
+        "layers": 6,
+        "select": "even",
+        "model": None,
+        "config": {},
+    }
 
 
 def test_all_problems_are_told_at_once_with_their_places(make_recipe: MakeRecipe) -> None:
