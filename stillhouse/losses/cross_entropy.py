@@ -1,18 +1,20 @@
-"""Cross-entropy on the completion's tokens."""
+"""Cross-entropy on the target's tokens."""
 
 from __future__ import annotations
 
 import torch
 
+from stillhouse.losses.outcomes import Reduced, Support
 
-def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """-log p(target), one value a token, in nats.
+
+def cross_entropy(reduced: Reduced, support: Support) -> torch.Tensor:
+    """-log q(target) at a temperature of 1, one value a token, in nats.
 
     Args:
-        logits: [tokens, vocab], of any float type.
-        targets: [tokens], int64.
+        reduced: the student's logits, with a tail at the temperature 1.
+        support: whose last column is the target.
 
     Returns:
-        [tokens], float32.
+        [tokens].
     """
-    return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+    return -reduced.logprobs(support, 1.0)[2]
