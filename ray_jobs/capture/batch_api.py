@@ -17,10 +17,10 @@ from uuid import uuid4
 from openai.types import Batch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ray_jobs.capture.endpoint_client import Endpoint, Refused, said
 from ray_jobs.capture.endpoint_requests import Request
 from ray_jobs.progress import say
 from stillhouse.data import FIRST_TEACHER
+from stillhouse.endpoint.client import Endpoint, Refused, said
 from stillhouse.errors import UserError
 from stillhouse.run import Run, digest
 
@@ -99,7 +99,7 @@ class PartBatch:
         """
         batch = await self._made(endpoint)
         while batch.status not in _ENDED:
-            await asyncio.sleep(endpoint.teacher.poll_s)
+            await asyncio.sleep(endpoint.settings.poll_s)
             batch = await endpoint.call(partial(endpoint.client.batches.retrieve, batch.id))
         told = await self._results(endpoint, batch)
         if any(isinstance(reply, dict) for reply in told.values()):

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ray_jobs.capture.endpoint_client import Refused
 from ray_jobs.capture.endpoint_requests import CHAT, Request
 from ray_jobs.capture.spending import Tokens
 from ray_jobs.capture.vocabulary import Vocabulary
+from stillhouse.endpoint.client import Refused
 from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe, Teacher
 from stillhouse.signal.cut import cut

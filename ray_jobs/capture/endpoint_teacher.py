@@ -8,19 +8,18 @@ of the end of a sequence, so that this one token has no entries.
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 from uuid import uuid4
 
 from ray_jobs.capture.batch_api import BatchLost, PartBatch
-from ray_jobs.capture.endpoint_client import Endpoint, Refused, Sent, Unanswered, Unsupported
 from ray_jobs.capture.endpoint_replies import NoLogprobs, Replies, usage
 from ray_jobs.capture.endpoint_requests import Request, Requests
 from ray_jobs.capture.spending import Attempt, Decision, Spending, Tokens, open_spending
 from ray_jobs.capture.teacher import Answer, Failure, Identity, Question
 from stillhouse.data import FIRST_TEACHER
+from stillhouse.endpoint.client import Endpoint, Loop, Refused, Sent, Unanswered, Unsupported
 from stillhouse.errors import UserError
 from stillhouse.models import load_tokenizer, token_source
 from stillhouse.recipe import Member, Recipe, Teacher
@@ -32,8 +31,6 @@ GIVE_UP_AFTER = 8
 
 _WAIT_S, _LONGEST_WAIT_S = 0.2, 1800.0
 """How often the account is asked again while others hold what is missing; and how long, where nothing changes there."""
-
-T = TypeVar("T")
 
 
 class EndpointTeacher:
@@ -58,9 +55,9 @@ class EndpointTeacher:
         tokenizer = load_tokenizer(named)
         self._requests = Requests(recipe, section, tokenizer, own=signal)
         self._replies = Replies(recipe, section, tokenizer)
-        self._endpoint = Endpoint(section)
+        self._endpoint = Endpoint(section, str(section.url))
         self._spending = spending or open_spending(recipe, run)
-        self._loop = _Loop()
+        self._loop = Loop()
         self._useless, self._unanswered, self._useful = 0, 0, False
         self.identity = Identity(
             model=section.model,
@@ -219,20 +216,3 @@ class _Bill:
     def total(self) -> Tokens:
         """All of it."""
         return sum((r.worst for r, sent in zip(self.of, self.sent, strict=True) for _ in range(sent.open)), self._known)
-
-
-class _Loop:
-    """An event loop in a thread of its own: connections live as long as it does, and callers may have their own."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, daemon=True, name="endpoint").start()
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`; interrupted, it is cancelled first."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise

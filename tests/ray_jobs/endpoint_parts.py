@@ -10,8 +10,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from ray_jobs.capture import endpoint_client
 from ray_jobs.capture.teacher import Question
+from stillhouse.endpoint import client
 from stillhouse.recipe import Recipe
 from stillhouse.task import render
 
@@ -71,7 +71,7 @@ def questions(recipe: Recipe, texts: list[str] = TEXTS) -> list[Question]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No waiting between attempts."""
-    monkeypatch.setattr(endpoint_client, "_FIRST_BACKOFF_S", 0.001)
+    monkeypatch.setattr(client, "_FIRST_BACKOFF_S", 0.001)
 
 
 @pytest.fixture

@@ -29,10 +29,10 @@ from scripted_endpoint import Call, Reply, ScriptedEndpoint, error, one_of
 from transformers import AutoTokenizer
 
 from ray_jobs.capture import endpoint_teacher
-from ray_jobs.capture.endpoint_client import retry_after
 from ray_jobs.capture.endpoint_teacher import GIVE_UP_AFTER, EndpointTeacher
 from ray_jobs.capture.spending import FOLDER, Account, Attempt, Tokens, ledger
 from ray_jobs.capture.teacher import Failure
+from stillhouse.endpoint.client import retry_after
 from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe
 from stillhouse.run import Run

@@ -8,18 +8,18 @@ import json
 import math
 import os
 import random
+import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 from urllib.parse import quote
 
 import httpx2
 import openai
 
-from ray_jobs.capture.pace import Pace
+from stillhouse.endpoint.pace import Pace
 from stillhouse.errors import UserError
-from stillhouse.recipe import Teacher
 
 LONGEST_WAIT_S = 900.0
 """A `Retry-After` beyond it ends the job, which can be started again then."""
@@ -33,6 +33,23 @@ _SAME_FOR_ALL = {"response_format", "logprobs", "top_logprobs", "n", "seed", "st
 _SPENT = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
 
 T = TypeVar("T")
+
+
+class Settings(Protocol):
+    """What a recipe says of an endpoint; `teacher` and `student.openai` are such."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def api_key_env(self) -> str | None: ...
+    @property
+    def max_concurrency(self) -> int: ...
+    @property
+    def timeout_s(self) -> float: ...
+    @property
+    def max_attempts(self) -> int: ...
+    @property
+    def poll_s(self) -> float: ...
 
 
 class Refused(Exception):
@@ -71,22 +88,26 @@ class Sent:
 
 
 class Endpoint:
-    """One endpoint, with the key that the recipe names. Made where it is used: neither it nor its key is pickled."""
+    """One endpoint, with the key that the recipe names. Made where it is used: neither it nor its key is pickled.
 
-    def __init__(self, teacher: Teacher) -> None:
+    Args:
+        section: where the recipe says so, for errors.
+    """
+
+    def __init__(self, settings: Settings, url: str, *, section: str = "teacher") -> None:
         """Raises `UserError` where the key is not in the environment."""
-        self.teacher, self.url = teacher, str(teacher.url)
-        self._key = _key(teacher.api_key_env)
-        self._most = teacher.max_attempts
-        self.pace = Pace(teacher.max_concurrency)
+        self.settings, self.url = settings, url
+        self._key = _key(settings.api_key_env, section)
+        self._most = settings.max_attempts
+        self.pace = Pace(settings.max_concurrency)
         limits = httpx2.Limits(
-            max_connections=teacher.max_concurrency, max_keepalive_connections=teacher.max_concurrency
+            max_connections=settings.max_concurrency, max_keepalive_connections=settings.max_concurrency
         )
         self.client = openai.AsyncOpenAI(
             base_url=self.url,
             api_key=self._key or "none",
             max_retries=0,
-            timeout=teacher.timeout_s,
+            timeout=settings.timeout_s,
             http_client=openai.DefaultAsyncHttpxClient(
                 limits=limits, event_hooks={} if self._key else {"request": [_without_key]}
             ),
@@ -146,7 +167,7 @@ class Endpoint:
                 if self._broken is not None:
                     raise self._broken
                 try:
-                    async with asyncio.timeout(limit_s or self.teacher.timeout_s):
+                    async with asyncio.timeout(limit_s or self.settings.timeout_s):
                         result = await send()
                 except (openai.APIError, TimeoutError) as error:
                     try:
@@ -184,7 +205,7 @@ class Endpoint:
         if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError):
             return _Busy(self.quoted(cause) or type(cause).__name__, unreachable=True)
         if isinstance(error, openai.APITimeoutError | TimeoutError):
-            return _Busy(f"no answer in {self.teacher.timeout_s:g} s")
+            return _Busy(f"no answer in {self.settings.timeout_s:g} s")
         if isinstance(error, openai.APIConnectionError):
             return _Busy(f"the connection broke ({self.quoted(cause)})")
         raise Refused(f"the endpoint's answer cannot be read: {self.quoted(error)}") from None
@@ -194,11 +215,11 @@ class Endpoint:
         words = f"{status}: {self.quoted(said(error.body) or error.message)}"
         if status == 401:
             # OpenAI repeats a part of the key in its own words.
-            key = f"the key in {self.teacher.api_key_env}" if self._key else "requests without a key"
+            key = f"the key in {self.settings.api_key_env}" if self._key else "requests without a key"
             raise UserError(f"the endpoint {self.url} refuses {key} (401)") from None
         if status == 404:
             raise UserError(
-                f"the endpoint {self.url} knows no model {self.teacher.model!r}, or no such path ({words})"
+                f"the endpoint {self.url} knows no model {self.settings.model!r}, or no such path ({words})"
             ) from None
         if code in _SPENT:
             raise UserError(f"the account at {self.url} has no money left ({words})") from None
@@ -267,15 +288,32 @@ async def _without_key(request: httpx2.Request) -> None:
     request.headers.pop("authorization", None)
 
 
-def _key(name: str | None) -> str:
+def _key(name: str | None, section: str) -> str:
     if name is None:
         return ""
     key = os.environ.get(name, "").strip()
     if not key:
         raise UserError(
-            f"the environment variable {name} holds no key for the teacher's endpoint: set it where the job runs, or"
-            " `teacher.api_key_env: null` for an endpoint without keys"
+            f"the environment variable {name} holds no key for the {section.partition('.')[0]}'s endpoint: set it where"
+            f" the job runs, or `{section}.api_key_env: null` for an endpoint without keys"
         )
     if not (key.isascii() and key.isprintable()):
         raise UserError(f"the environment variable {name} holds characters that no key has")
     return key
+
+
+class Loop:
+    """An event loop in a thread of its own: connections live as long as it does, and callers may have their own."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, daemon=True, name="endpoint").start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`; interrupted, it is cancelled first."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise

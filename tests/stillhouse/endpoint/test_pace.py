@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from ray_jobs.capture.pace import START, Pace
+from stillhouse.endpoint.pace import START, Pace
 
 
 def test_rises_fast_until_the_first_trouble_then_slowly() -> None:

@@ -1,0 +1,1 @@
+"""OpenAI-compatible endpoints, as captures, API students and the gateway ask them."""
