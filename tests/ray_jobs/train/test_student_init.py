@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ray_jobs.train.student_init import cut_layers
+from ray_jobs.train.student_init import chosen_layers, cut_layers
 from stillhouse.errors import UserError
+from stillhouse.recipe import StudentInit
 
 
 def _teacher(layers: int) -> LlamaForCausalLM:
@@ -26,11 +27,12 @@ def _teacher(layers: int) -> LlamaForCausalLM:
 
 @pytest.mark.parametrize(("layers", "kept"), [(1, [0]), (2, [0, 9]), (4, [0, 3, 6, 9]), (10, list(range(10)))])
 def test_layers_are_evenly_spaced_with_the_first_and_the_last(layers: int, kept: list[int]) -> None:
+    assert chosen_layers(StudentInit(layers=layers), 10) == kept
     teacher = _teacher(10)
     weights = [layer.mlp.up_proj.weight.clone() for layer in teacher.model.layers]
     embedding = teacher.model.embed_tokens.weight.clone()
 
-    student = cut_layers(teacher, layers)
+    student = cut_layers(teacher, kept)
 
     assert student.config.num_hidden_layers == layers
     for layer, original in zip(student.model.layers, kept, strict=True):
@@ -39,7 +41,7 @@ def test_layers_are_evenly_spaced_with_the_first_and_the_last(layers: int, kept:
 
 
 def test_the_cut_generates_with_a_cache_as_without_and_loads_again(tmp_path: object) -> None:
-    student = cut_layers(_teacher(6), 3).eval()
+    student = cut_layers(_teacher(6), [0, 2, 5]).eval()
     ids = torch.tensor([[1, 2, 3]])
 
     with_cache = student.generate(ids, max_new_tokens=5, do_sample=False, use_cache=True)
@@ -53,4 +55,4 @@ def test_the_cut_generates_with_a_cache_as_without_and_loads_again(tmp_path: obj
 
 def test_more_layers_than_the_teacher_has_are_refused() -> None:
     with pytest.raises(UserError, match="7 is more than the teacher's 6"):
-        cut_layers(_teacher(6), 7)
+        chosen_layers(StudentInit(layers=7), 6)

@@ -1,0 +1,275 @@
+"""How much memory a training takes, told before it starts, and what to change when it does not fit.
+
+State is counted from the model's shape and DeepSpeed's way of keeping it (ZeRO, https://arxiv.org/abs/1910.02054, and
+the source of the version that is pinned); activations by what autograd would keep (see `shape.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import psutil
+import torch
+
+from ray_jobs.train.shape import ModelShape
+from stillhouse.errors import UserError
+from stillhouse.recipe import Lora, Student
+
+_FLOAT32 = 4
+_NF4 = 0.516
+"""Bytes a weight in nf4 takes with its scales, which are quantized again (https://arxiv.org/abs/2305.14314)."""
+
+_MOMENTS = 8
+"""Bytes that AdamW keeps for each weight."""
+
+_BUCKET = 500_000_000
+"""Gradients that DeepSpeed exchanges at once, where the settings do not say less."""
+
+_CPU_BUCKET = 10_000_000
+_LIVE = 1_000_000_000
+"""Weights that ZeRO-3 keeps whole at once at most."""
+
+_HEAD_CHUNK = 256 * 2**20
+_HEAD_COPIES = 3
+"""Tensors of a chunk's logits at a time: the logits, their exponentials, and what a matrix product works with."""
+
+_DENSE_COPIES = 5
+"""The same without chunks, where autograd keeps some."""
+
+_CPU_OVERHEAD = 900 * 2**20
+_GPU_OVERHEAD = 1200 * 2**20
+_ROOM = 1.05
+"""Times the GPU's estimate: its allocator leaves gaps."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a worker may take, in bytes.
+
+    Attributes:
+        device: of the GPU's memory; of the machine's on a CPU.
+        host: of the machine's memory.
+    """
+
+    device: int
+    host: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one worker takes at its peak, in bytes.
+
+    Attributes:
+        weights: the model's, and what ZeRO-3 gathers of them.
+        gradients: and the buckets that they are exchanged in.
+        optimizer: master weights and AdamW's two moments.
+        activations: what the backward pass needs, and what a layer works with.
+        head: the loss and its gradients, over the vocabulary.
+        overhead: the process itself: libraries, CUDA's context, gaps.
+        host: in the machine's memory beside a GPU's: the process, and what is offloaded.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    head: int
+    overhead: int
+    host: int
+
+    @property
+    def device(self) -> int:
+        """All but the host's."""
+        return sum(getattr(self, name) for name in _PARTS)
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {_size(getattr(self, name))}" for name in _PARTS)
+        return f"{_size(self.device)} ({parts})"
+
+
+_PARTS = tuple(field.name for field in fields(Estimate) if field.name != "host")
+
+
+def available_memory(device: str, workers_here: int) -> Memory:
+    """What each of the workers on this machine may take now; of GPUs each worker has its own."""
+    left = [psutil.virtual_memory().available, *_cgroup_left()]
+    host = min(left) // workers_here
+    return Memory(device=host if device == "cpu" else torch.cuda.mem_get_info()[0], host=host)
+
+
+def estimate(shape: ModelShape, student: Student, *, workers: int, k: int, completion: int | None = None) -> Estimate:
+    """What a worker takes at its peak.
+
+    Args:
+        shape: of the student's model, at the longest record's length.
+        workers: of the whole training.
+        k: entries of the teacher's distribution at each token; 0 without.
+        completion: tokens of the longest completion, which carry loss. Default: the record's length.
+    """
+    bytes_each = 2 if _dtype(student) == torch.bfloat16 else _FLOAT32
+    adapters = 0 if student.lora is None else adapter_parameters(shape, student.lora)
+    trained = adapters or shape.parameters
+    share = trained / (workers if student.zero_stage else 1)
+    parts = {
+        "weights": _weights(shape, student, adapters, bytes_each, workers),
+        "gradients": _gradients(student, trained, bytes_each, workers),
+        "optimizer": share * (_MOMENTS + (_FLOAT32 if student.zero_stage or bytes_each == 2 else 0)),
+        "activations": _activations(shape, student),
+        "head": _head(shape, student, min(completion or shape.length, shape.length) * student.micro_batch_size, k),
+    }
+    if student.device == "cpu":
+        return _rounded({**parts, "overhead": _CPU_OVERHEAD, "host": 0})
+    host = float(_CPU_OVERHEAD)
+    if student.offload.optimizer:
+        host += parts["optimizer"] + _FLOAT32 * share
+        parts["optimizer"] = 0
+    if student.offload.parameters:
+        host += bytes_each * (shape.parameters + adapters) / workers
+        parts["weights"] -= bytes_each * (shape.parameters + adapters) / workers
+    return _rounded({**{name: size * _ROOM for name, size in parts.items()}, "overhead": _GPU_OVERHEAD, "host": host})
+
+
+def require_fits(
+    shape: ModelShape,
+    student: Student,
+    available: Memory,
+    *,
+    workers: int,
+    k: int,
+    completion: int | None = None,
+) -> Estimate:
+    """The estimate, if there is so much memory.
+
+    Raises:
+        UserError: there is not; with the settings that would fit by the same estimate, the most harmless first.
+    """
+
+    def of(changed: Student) -> Estimate:
+        return estimate(shape, changed, workers=workers, k=k, completion=completion)
+
+    def fits(found: Estimate) -> bool:
+        return found.device <= available.device and found.host <= available.host
+
+    found = of(student)
+    if fits(found):
+        return found
+    short = f"a worker needs about {found}, and has {_size(available.device)}"
+    if found.device <= available.device:
+        short = f"a worker needs about {_size(found.host)} of the machine's memory, and has {_size(available.host)}"
+    working = [(said, size) for said, changed in remedies(student, workers) if fits(size := of(changed))]
+    if not working:
+        raise UserError(f"{short}: a smaller `student`, more workers or a shorter `student.max_length` might fit")
+    choices = "; or ".join(f"{said} ({_size(size.device)})" for said, size in working[:3])
+    raise UserError(f"{short}: it fits with {choices}")
+
+
+def remedies(student: Student, workers: int) -> Iterator[tuple[str, Student]]:
+    """Settings that take less memory, as the recipe says them, the most harmless first; each one alone, then more and
+    more of them together."""
+    steps: list[tuple[str, dict[str, object]]] = []
+    smaller = student.micro_batch_size
+    while smaller > 1:
+        smaller = max(n for n in range(1, smaller) if smaller % n == 0)
+        steps.append((f"`micro_batch_size: {smaller}`", {"micro_batch_size": smaller}))
+    others: list[tuple[str, dict[str, object]]] = []
+    if not student.gradient_checkpointing:
+        others.append(("`gradient_checkpointing: true`", {"gradient_checkpointing": True}))
+    if not student.fused_head:
+        others.insert(0, ("`fused_head: true`", {"fused_head": True}))
+    quantized = student.lora is not None and student.lora.quantize is not None
+    if student.zero_stage < 3 and workers > 1 and not quantized:
+        others.append(("`zero_stage: 3`", {"zero_stage": 3}))
+    if student.device == "cuda" and not student.offload.optimizer:
+        offload = student.offload.model_copy(update={"optimizer": True})
+        others.append(("`offload: {optimizer: true}`", {"offload": offload, "zero_stage": max(1, student.zero_stage)}))
+    if student.lora is None and student.init.kind != "fresh":
+        others.append(("`lora: {}`", {"lora": Lora()}))
+    if _dtype(student) == torch.float32:
+        others.append(("`precision: bfloat16`", {"precision": "bfloat16"}))
+    for said, update in [*steps, *others]:
+        yield said, student.model_copy(update=update)
+    together = steps[-1:] + others
+    for count in range(2, len(together) + 1):
+        words = ", ".join(said for said, _ in together[:count])
+        yield (
+            words,
+            student.model_copy(update={key: value for _, one in together[:count] for key, value in one.items()}),
+        )
+
+
+def adapter_parameters(shape: ModelShape, lora: Lora) -> int:
+    """How many parameters the adapters have."""
+    return sum(
+        lora.rank * (one.inputs + one.outputs)
+        for one in shape.linear
+        if not lora.targets or any(one.name == name or one.name.endswith(f".{name}") for name in lora.targets)
+    )
+
+
+def _weights(shape: ModelShape, student: Student, adapters: int, bytes_each: int, workers: int) -> float:
+    whole = shape.parameters + adapters
+    if student.lora is not None and student.lora.quantize is not None:
+        packed = sum(one.inputs * one.outputs for one in shape.linear)
+        return _NF4 * packed + bytes_each * (whole - packed)
+    if student.zero_stage < 3:
+        return bytes_each * whole
+    return bytes_each * (whole / workers + min(whole, _LIVE))
+
+
+def _gradients(student: Student, trained: int, bytes_each: int, workers: int) -> float:
+    bucket = min(trained, _CPU_BUCKET) if student.device == "cpu" else _BUCKET
+    if student.zero_stage == 0:
+        return bytes_each * trained
+    if student.zero_stage == 1:
+        return bytes_each * (trained + bucket)
+    partition = _FLOAT32 * trained / workers
+    return partition + bytes_each * bucket * (2 if student.device == "cuda" else 1)
+
+
+def _activations(shape: ModelShape, student: Student) -> float:
+    kept = shape.kept[_dtype(student)]
+    records = student.micro_batch_size
+    layer = kept.layers / shape.depth
+    if student.gradient_checkpointing:
+        inputs = shape.depth * shape.length * shape.hidden * _dtype(student).itemsize
+        return records * (inputs + kept.rest + 2 * layer)
+    return records * (kept.layers + kept.rest + layer)
+
+
+def _head(shape: ModelShape, student: Student, tokens: int, k: int) -> float:
+    targets = tokens * k * 12
+    logits = tokens * shape.vocabulary * _FLOAT32
+    if not student.fused_head:
+        return targets + _DENSE_COPIES * logits
+    gradient = 0 if student.lora is not None else shape.vocabulary * shape.hidden * _FLOAT32
+    return targets + _HEAD_COPIES * min(logits, _HEAD_CHUNK) + gradient
+
+
+def _dtype(student: Student) -> torch.dtype:
+    half = student.precision == "bfloat16" or (student.precision == "auto" and student.device == "cuda")
+    return torch.bfloat16 if half else torch.float32
+
+
+def _rounded(parts: dict[str, float]) -> Estimate:
+    return Estimate(**{name: round(size) for name, size in parts.items()})
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def _cgroup_left() -> Iterator[int]:
+    """What the container's limit leaves, in bytes, if there is one: version 2 of cgroups, then version 1."""
+    root = Path("/sys/fs/cgroup")
+    for limit, used, stats in (
+        (root / "memory.max", root / "memory.current", root / "memory.stat"),
+        (root / "memory/memory.limit_in_bytes", root / "memory/memory.usage_in_bytes", root / "memory/memory.stat"),
+    ):
+        if not limit.is_file() or not (text := limit.read_text().strip()).isdigit():
+            continue
+        values = dict(line.split() for line in stats.read_text().splitlines())
+        # Files in memory are given up when it is needed.
+        reclaimable = int(values.get("inactive_file", values.get("total_inactive_file", 0)))
+        yield max(0, int(text) - int(used.read_text()) + reclaimable)
