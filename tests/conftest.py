@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from engine_process import EngineProcess, engine_process
 
 from stillhouse.recipe import Recipe
 from stillhouse.recipe_file import parse_recipe
@@ -52,6 +53,13 @@ def s3() -> Iterator[Callable[[], str]]:
         numbers = itertools.count()
         yield lambda: f"s3://stillhouse/run-{next(numbers)}"
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def engines() -> Iterator[EngineProcess]:
+    """A process for the real engines of all tests."""
+    with engine_process() as process:
+        yield process
 
 
 @pytest.fixture

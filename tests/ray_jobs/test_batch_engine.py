@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_process import TEACHER, EngineProcess, engine_process
+from engine_process import TEACHER, EngineProcess, StartedEngine
 
 from stillhouse.models import load_tokenizer, resolve
 from stillhouse.recipe import Capture, Task
@@ -72,8 +72,8 @@ def reference() -> Any:
 
 
 @pytest.fixture(scope="module")
-def text_engine() -> Iterator[EngineProcess]:
-    with engine_process(TEXT, Capture(top_k=K)) as engine:
+def text_engine(engines: EngineProcess) -> Iterator[StartedEngine]:
+    with engines.start(TEXT, Capture(top_k=K)) as engine:
         yield engine
 
 
@@ -99,7 +99,7 @@ def assert_is_reference(completion: Completion, logprobs: torch.Tensor) -> None:
 
 
 def test_generation_gives_the_most_probable_tokens(
-    text_engine: EngineProcess, prompts: list[list[int]], reference: Any, tokenizer: Any
+    text_engine: StartedEngine, prompts: list[list[int]], reference: Any, tokenizer: Any
 ) -> None:
     for prompt, (completion,) in zip(prompts, text_engine.complete(prompts), strict=True):
         assert completion.prompt_token_ids == prompt
@@ -108,7 +108,7 @@ def test_generation_gives_the_most_probable_tokens(
 
 
 def test_scoring_gives_the_most_probable_tokens(
-    text_engine: EngineProcess, prompts: list[list[int]], reference: Any, tokenizer: Any
+    text_engine: StartedEngine, prompts: list[list[int]], reference: Any, tokenizer: Any
 ) -> None:
     given = [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in (" good", " I'd say it's a bad one.")]
     for prompt, ids, completion in zip(prompts, given, text_engine.score(prompts[:2], given), strict=False):
@@ -118,7 +118,7 @@ def test_scoring_gives_the_most_probable_tokens(
         assert_is_reference(completion, reference(prompt, ids).log_softmax(-1))
 
 
-def test_scoring_gives_what_generation_gave(text_engine: EngineProcess, prompts: list[list[int]]) -> None:
+def test_scoring_gives_what_generation_gave(text_engine: StartedEngine, prompts: list[list[int]]) -> None:
     written = [completions[0] for completions in text_engine.complete(prompts)]
     for before, after in zip(written, text_engine.score(prompts, [one.token_ids for one in written]), strict=True):
         assert after is not None
@@ -129,7 +129,7 @@ def test_scoring_gives_what_generation_gave(text_engine: EngineProcess, prompts:
 
 
 def test_a_seed_gives_the_same_completions_in_whatever_batch(
-    text_engine: EngineProcess, prompts: list[list[int]]
+    text_engine: StartedEngine, prompts: list[list[int]]
 ) -> None:
     seeds = [7, 8, 9, 10, 11]
     together = text_engine.complete(prompts, n=2, seeds=seeds)
@@ -140,8 +140,8 @@ def test_a_seed_gives_the_same_completions_in_whatever_batch(
     assert [one.token_ids for one in together[3]] != [one.token_ids for one in other[0]]
 
 
-def test_a_stop_text_ends_a_completion(prompts: list[list[int]], tokenizer: Any) -> None:
-    with engine_process(STOPPED, Capture(mode="text"), scores=False) as engine:
+def test_a_stop_text_ends_a_completion(engines: EngineProcess, prompts: list[list[int]], tokenizer: Any) -> None:
+    with engines.start(STOPPED, Capture(mode="text"), scores=False) as engine:
         completions = [one for each in engine.complete(prompts, n=4) for one in each]
     stopped = [one for one in completions if one.finish_reason == "stop"]
     assert stopped
@@ -154,9 +154,9 @@ def test_a_stop_text_ends_a_completion(prompts: list[list[int]], tokenizer: Any)
 
 
 def test_choices_are_normalised_among_what_may_come_next(
-    prompts: list[list[int]], reference: Any, tokenizer: Any
+    engines: EngineProcess, prompts: list[list[int]], reference: Any, tokenizer: Any
 ) -> None:
-    with engine_process(CHOICES, Capture(top_k=20)) as engine:
+    with engines.start(CHOICES, Capture(top_k=20)) as engine:
         written = [completions[0] for completions in engine.complete(prompts)]
         again = engine.score(prompts, [one.token_ids for one in written])
         spellings = [
@@ -188,8 +188,8 @@ def test_choices_are_normalised_among_what_may_come_next(
     assert outside == [None]
 
 
-def test_json_is_scored_as_it_was_written(prompts: list[list[int]], tokenizer: Any) -> None:
-    with engine_process(JSON, Capture(top_k=K)) as engine:
+def test_json_is_scored_as_it_was_written(engines: EngineProcess, prompts: list[list[int]], tokenizer: Any) -> None:
+    with engines.start(JSON, Capture(top_k=K)) as engine:
         written = [completions[0] for completions in engine.complete(prompts[:2])]
         again = engine.score(prompts[:2], [one.token_ids for one in written])
         given = [
@@ -207,13 +207,13 @@ def test_json_is_scored_as_it_was_written(prompts: list[list[int]], tokenizer: A
 
 
 def test_draws_are_the_whole_distribution_within_their_own_error(
-    prompts: list[list[int]], reference: Any, tokenizer: Any
+    engines: EngineProcess, prompts: list[list[int]], reference: Any, tokenizer: Any
 ) -> None:
     from scipy.stats import chi2
 
     draws = 10_000
     capture = Capture(mode="sampled").model_copy(update={"draws": draws})
-    with engine_process(TEXT, capture) as engine:
+    with engines.start(TEXT, capture) as engine:
         written = engine.complete(prompts[:2], seeds=[1, 2])
         other = engine.complete(prompts[:1], seeds=[3])[0][0]
         ((alone,),) = engine.complete(prompts[1:2], seeds=[2])

@@ -17,12 +17,12 @@ import yaml
 from typer.testing import CliRunner
 
 from stillhouse import lineage
-from stillhouse.cli import app
+from stillhouse.cli import app, main
 from stillhouse.recipe import Recipe
 from stillhouse.recipe_file import dump_recipe, load_recipe
 from stillhouse.run import STEPS, Run
 
-COMMANDS = ("check", "capture", "curate", "train", "evaluate", "run", "serve", "teacher", "status", "submit")
+COMMANDS = ("check", "capture", "curate", "train", "evaluate", "run", "serve", "teacher", "status", "export", "submit")
 
 MakeRecipe = Callable[..., Recipe]
 MakeTokenizer = Callable[..., Any]
@@ -172,12 +172,23 @@ def test_a_mistake_in_the_words(recipe: Path, words: list[str], sentence: str) -
         ('{"review": "good", "label": "positive"}\n', "line 1 has no column 'text'; it has review, label"),
     ],
 )
-def test_a_mistake_in_the_data(recipe: Path, data: str | None, sentence: str) -> None:
+def test_a_mistake_in_the_data(
+    recipe: Path,
+    data: str | None,
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     path = recipe.parent / "data.jsonl"
     path.unlink()
     if data is not None:
         path.write_text(data)
-    assert sentence in told(stillhouse("check", "recipe.yaml", "--no-teacher", folder=recipe.parent))
+    # In this process, which has the libraries loaded that each of its own would load for seconds.
+    monkeypatch.chdir(recipe.parent)
+    monkeypatch.setattr(sys, "argv", ["stillhouse", "check", "recipe.yaml", "--no-teacher"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert sentence in told(subprocess.CompletedProcess([], ended.value.code, *capsys.readouterr()))
 
 
 def test_mistakes_in_the_recipe_are_told_together(recipe: Path) -> None:
