@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -75,17 +76,22 @@ def test_duckdb_reads_ids_and_probabilities(tmp_path: Path, mode: Mode) -> None:
     assert first == pytest.approx(truth, abs=0.005)
 
 
+@pytest.fixture(scope="module")
+def _ray() -> Iterator[None]:
+    from ray_jobs.cluster import connected
+
+    with connected():
+        yield
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("_ray")
 @pytest.mark.parametrize("mode", ["topk", "sampled"])
 def test_ray_data_reads_ids_and_probabilities(tmp_path: Path, mode: Mode) -> None:
     import ray.data
 
-    from ray_jobs.cluster import connected
-
     path = part(tmp_path, mode)
-    with connected():
-        rows = ray.data.read_parquet(str(path)).take_all()
-
+    rows = ray.data.read_parquet(str(path)).take_all()
     found = {}
     for row in rows:
         for token, ids in enumerate(row["top_ids"] if row["top_ids"] is not None else [], 1):
