@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -137,6 +137,34 @@ def status(
 
     recipe, opened = _recipe_and_run(target, run)
     show(lineage.statuses(recipe, opened), opened, console)
+
+
+@app.command()
+def export(
+    target: Annotated[
+        str, typer.Argument(metavar="RUN|RECIPE", help="A run with a dataset, or a recipe of such a run.")
+    ],
+    format_: Annotated[
+        Literal["openai", "trl", "axolotl", "sharegpt"],
+        typer.Option("--format", help="Whose format; `openai` is held against OpenAI's published rules."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the files go, one a split.")],
+    split: Annotated[str, typer.Option(help="Splits of the dataset, with commas.")] = "train,validation",
+    on: Annotated[Literal["teacher", "gold"], typer.Option(help="Whose answers.")] = "teacher",
+    run: RunOption = None,
+) -> None:
+    """Write the dataset as JSONL files for another trainer."""
+    from stillhouse.export.write import export as write
+
+    recipe, opened = _recipe_and_run(target, run)
+    splits = [name.strip() for name in split.split(",") if name.strip()]
+    for written in write(recipe, opened, format_, out, splits=splits, on=on):
+        left = "".join(f", {count} left out ({reason})" for reason, count in written.left_out.items())
+        console.print(
+            f"{written.path}: {written.examples} examples, {written.size / 1e6:.1f} MB{left}",
+            soft_wrap=True,
+            markup=False,
+        )
 
 
 @app.command()

@@ -15,6 +15,9 @@ _ENGINE_FIELDS = {"dtype", "max_model_len", "quantization"}
 _CAPTURE_LIMITS = {"engines", "max_failed", "budget"}
 """The capture's settings that say how fast, how far and how patiently it goes, and not what it holds."""
 
+_ASKING = {"api_key_env", "max_concurrency", "timeout_s", "max_attempts", "poll_s"}
+"""Settings that say how an endpoint is asked, and not what it makes."""
+
 
 def teacher_fingerprint(teacher: Teacher) -> str:
     """sha256 of what answers: the weights, or the endpoint's address and model."""
@@ -48,6 +51,15 @@ def inputs(step: Step, recipe: Recipe, run: Run) -> dict[str, str]:
             "capture": _content(run, "capture"),
             "task": task_hash(recipe.task),
             "curation": digest(recipe.curation.model_dump(mode="json")),
+            "seed": str(recipe.seed),
+        }
+    if step == "student" and recipe.student.openai is not None:
+        # Prompts are rendered anew for the API, and weights of our own have no part in it.
+        return {
+            "dataset": _content(run, "dataset"),
+            "task": task_hash(recipe.task),
+            "student.openai": digest(recipe.student.openai.model_dump(mode="json", exclude=_ASKING)),
+            "student.ce_on": recipe.student.ce_on,
             "seed": str(recipe.seed),
         }
     if step == "student":

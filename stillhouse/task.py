@@ -75,6 +75,13 @@ def prompt_from_chat(task: Task, messages: Sequence[Mapping[str, Any]]) -> Promp
     return render(task, {fields[0]: content})
 
 
+def chat_messages(prompt: Prompt) -> list[dict[str, Any]]:
+    """The prompt for a model that takes chats alone: a plain text is one user message."""
+    if prompt.text is not None:
+        return [{"role": "user", "content": prompt.text}]
+    return [dict(message) for message in prompt.messages or ()]
+
+
 def token_ids(prompt: Prompt, tokenizer: Any) -> list[int]:
     """The prompt's token ids: plain text as the tokenizer encodes it, messages through its chat template.
 

@@ -13,6 +13,7 @@ from stillhouse.recipe.agreement import section_problems
 from stillhouse.recipe.capture import Capture, Curation, Engines
 from stillhouse.recipe.data import Data
 from stillhouse.recipe.objective import Divergence, DivergenceKind, Tail
+from stillhouse.recipe.openai_student import OpenAIStudent
 from stillhouse.recipe.release import Evaluation, Prices, Serving
 from stillhouse.recipe.section import Disagreement, Name, Section
 from stillhouse.recipe.student import Student, StudentInit
@@ -35,6 +36,7 @@ __all__ = [
     "Member",
     "Message",
     "Offload",
+    "OpenAIStudent",
     "Prices",
     "Recipe",
     "Sampling",

@@ -41,7 +41,7 @@ def section_problems(sections: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _signal_problems(capture: Capture, student: Student) -> Iterator[str]:
-    if student.kd_weight == 0:
+    if student.kd_weight == 0 or student.openai is not None:
         return
     divergence = student.divergence
     if capture.mode == "text":
@@ -68,8 +68,16 @@ def _signal_problems(capture: Capture, student: Student) -> Iterator[str]:
 
 def _endpoint_problems(teacher: Teacher, sections: Mapping[str, Any]) -> Iterator[str]:
     capture, student, task = (sections.get(name) for name in ("capture", "student", "task"))
-    if student is not None and student.init.kind == "teacher_layers":
-        yield "`student.init.kind: teacher_layers` needs the teacher's weights, which `teacher.url` does not give"
+    if student is not None and student.openai is not None:
+        if teacher.tokenizer is None:
+            yield (
+                "`teacher.url` with `student.openai` needs `teacher.tokenizer`: nothing else tells how many tokens a"
+                " text has"
+            )
+    elif student is not None and student.init.kind in ("teacher_layers", "fresh"):
+        yield (
+            f"`student.init.kind: {student.init.kind}` needs the teacher's weights, which `teacher.url` does not give"
+        )
     if capture is None:
         return
     if capture.completions != "teacher":

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from stillhouse.recipe.objective import Divergence
+from stillhouse.recipe.openai_student import OpenAIStudent
 from stillhouse.recipe.section import Section
 from stillhouse.recipe.teacher import Engine
 from stillhouse.recipe.training import Lora, Offload, Tracking, Workers
@@ -48,9 +49,18 @@ class StudentInit(Section):
                 yield "`select` goes with a number of `layers`, not with a list of them"
 
 
+_OF_AN_API = {"openai", "ce_on", "kd_weight"}
+"""Keys that may be said of a student behind an API; there is no divergence, whatever `kd_weight` says."""
+
+
 class Student(Section):
     """The small model, and how it is trained."""
 
+    openai: OpenAIStudent | None = Field(
+        default=None,
+        description="A commercial model instead, fine-tuned through its API on the teacher's words, or the gold answers"
+        " (`ce_on: gold`). Excludes all other keys of `student`.",
+    )
     init: StudentInit = Field(default_factory=StudentInit, description="Where its first weights come from.")
     engine: Engine = Field(default_factory=Engine, description="How vLLM runs the student.")
     kd_weight: float = Field(default=0.7, ge=0, description="Weight of the divergence from the teacher's distribution.")
@@ -124,6 +134,12 @@ class Student(Section):
         return self.workers if isinstance(self.workers, int) else self.workers.max
 
     def problems(self) -> Iterator[str]:
+        if self.openai is not None:
+            for name, field in type(self).model_fields.items():
+                if name not in _OF_AN_API and getattr(self, name) != field.get_default(call_default_factory=True):
+                    yield f"`{name}` is for weights that are trained here, not for `openai`: leave it out"
+            if self.kd_weight not in (0, type(self).model_fields["kd_weight"].default):
+                yield "`kd_weight`: `openai` learns from words alone, not from distributions: leave it out"
         if isinstance(self.workers, int) and self.batch_size % (self.workers * self.micro_batch_size):
             yield (
                 f"batch_size ({self.batch_size}) must be a multiple of workers × micro_batch_size"

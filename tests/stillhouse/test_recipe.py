@@ -140,6 +140,20 @@ def test_an_unknown_key_like_no_other_gets_no_hint(make_recipe: MakeRecipe) -> N
         ({"curation.min_records": 10}, "curation.min_records: input should be greater than or equal to 50"),
         ({"student.init.kind": "pretrained"}, "student.init: `model` goes with `kind: pretrained`"),
         ({"student.init.model": "x"}, "student.init: `model` goes with `kind: pretrained`"),
+        (
+            {"student.openai": {"model": "gpt"}, "student.lora": {"rank": 4}},
+            "student: `lora` is for weights that are trained here, not for `openai`: leave it out",
+        ),
+        (
+            {"student.openai": {"model": "gpt"}, "student.init": {"kind": "pretrained", "model": "x"}},
+            "student: `init` is for weights that are trained here",
+        ),
+        ({"student.openai": {"model": "gpt"}, "student.kd_weight": 0.9}, "student: `kd_weight`: `openai` learns from"),
+        ({"student.openai": {"model": "gpt", "epochs": 0}}, "student.openai.epochs.int: input should be greater"),
+        (
+            {"student.openai": {"model": "gpt"}, "teacher.url": "http://x/v1", "capture.mode": "text"},
+            "recipe: `teacher.url` with `student.openai` needs `teacher.tokenizer`",
+        ),
         ({"student.zero_stage": 4}, "student.zero_stage: input should be 0, 1, 2 or 3 (got 4)"),
         ({"data.labels": {"0": "neutral"}}, "recipe: `data.labels.0` is 'neutral', which is not one of"),
         ({"data.labels": {"0": "negative"}, "data.label": None}, "recipe: `data.labels` maps the values"),

@@ -1,0 +1,1 @@
+"""The dataset for other trainers: one file a format, each from an example to a line of JSON."""
