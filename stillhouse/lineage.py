@@ -15,8 +15,23 @@ _ENGINE_FIELDS = {"dtype", "max_model_len", "quantization"}
 _CAPTURE_LIMITS = {"engines", "max_failed", "budget"}
 """The capture's settings that say how fast, how far and how patiently it goes, and not what it holds."""
 
-_ASKING = {"api_key_env", "max_concurrency", "timeout_s", "max_attempts", "poll_s"}
+ASKING = {"api_key_env", "max_concurrency", "timeout_s", "max_attempts", "poll_s"}
 """Settings that say how an endpoint is asked, and not what it makes."""
+
+
+_TRAINING_LIMITS = {
+    "engine",
+    "device",
+    "workers",
+    "micro_batch_size",
+    "offload",
+    "gradient_checkpointing",
+    "fused_head",
+    "checkpoint_every",
+    "checkpoint_minutes",
+    "tracking",
+}
+"""The student's settings that say where and how fast it is trained: with others a training may go on."""
 
 
 def teacher_fingerprint(teacher: Teacher) -> str:
@@ -58,7 +73,7 @@ def inputs(step: Step, recipe: Recipe, run: Run) -> dict[str, str]:
         return {
             "dataset": _content(run, "dataset"),
             "task": task_hash(recipe.task),
-            "student.openai": digest(recipe.student.openai.model_dump(mode="json", exclude=_ASKING)),
+            "student.openai": digest(recipe.student.openai.model_dump(mode="json", exclude=ASKING)),
             "student.ce_on": recipe.student.ce_on,
             "seed": str(recipe.seed),
         }
@@ -66,7 +81,7 @@ def inputs(step: Step, recipe: Recipe, run: Run) -> dict[str, str]:
         init = recipe.student.init.model
         return {
             "dataset": _content(run, "dataset"),
-            "student": digest(recipe.student.model_dump(mode="json", exclude={"engine", "device", "checkpoint_every"})),
+            "student": digest(recipe.student.model_dump(mode="json", exclude=_TRAINING_LIMITS)),
             "student.init": models.fingerprint(init) if init else "the teacher",
             "teacher": teacher_fingerprint(recipe.teacher),
             "seed": str(recipe.seed),

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ray_jobs.capture.endpoint_requests import CHAT, Request
+from ray_jobs.capture.endpoint_requests import Request
 from ray_jobs.capture.spending import Tokens
 from ray_jobs.capture.vocabulary import Vocabulary
+from stillhouse.endpoint.chat import CHAT, token_bytes
 from stillhouse.endpoint.client import Refused
 from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe, Teacher
@@ -153,9 +154,9 @@ class Replies:
                 raise NoLogprobs("the endpoint's answer has no logprobs")
             return [
                 _Token(
-                    self._id(_bytes(entry)),
+                    self._id(token_bytes(entry)),
                     entry["logprob"],
-                    [(self._id(_bytes(top)), top["logprob"]) for top in entry["top_logprobs"]],
+                    [(self._id(token_bytes(top)), top["logprob"]) for top in entry["top_logprobs"]],
                 )
                 for entry in content
             ]
@@ -252,11 +253,6 @@ def _number(token: str) -> int:
     if not token.startswith(_TOKEN_ID):
         raise NoLogprobs("the endpoint does not tell its tokens by number: is it vLLM?")
     return int(token.removeprefix(_TOKEN_ID))
-
-
-def _bytes(entry: Mapping[str, Any]) -> bytes:
-    told = entry.get("bytes")
-    return bytes(told) if told is not None else str(entry["token"]).encode()
 
 
 def _legacy(token: str) -> bytes:

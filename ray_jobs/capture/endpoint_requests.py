@@ -8,10 +8,11 @@ from typing import Any
 
 from ray_jobs.capture.spending import Tokens
 from ray_jobs.capture.teacher import Question
+from stillhouse.endpoint.chat import CHAT, response_format
 from stillhouse.recipe import Recipe, Task, Teacher
 from stillhouse.task import NEUTRAL_SAMPLING, Prompt, decoding, sampling, structured_outputs, token_ids
 
-CHAT, COMPLETIONS = "/chat/completions", "/completions"
+COMPLETIONS = "/completions"
 
 _TOKENS_A_MESSAGE, _TOKENS_A_CHAT = 16, 64
 """More than chat templates put around a message, and before all of them: some bring a system prompt of their own."""
@@ -95,23 +96,9 @@ class Requests:
                     yield name, constraint[name]
             yield "return_token_ids", self._own
             yield "return_tokens_as_token_ids", self._own
-        elif task.json_schema is not None and self.path == CHAT:
-            schema = {"name": "answer", "schema": task.json_schema, "strict": is_strict(task.json_schema)}
-            yield "response_format", {"type": "json_schema", "json_schema": schema}
+        elif self.path == CHAT and (wanted := response_format(task)):
+            yield "response_format", wanted
         yield from drawn.items()
-
-
-def is_strict(schema: Any) -> bool:
-    """Whether OpenAI can hold an answer to a schema: every object in it closed, and all its properties required."""
-    if isinstance(schema, list):
-        return all(is_strict(part) for part in schema)
-    if not isinstance(schema, dict):
-        return True
-    if schema.get("type") == "object" or "properties" in schema:
-        closed = schema.get("additionalProperties") is False
-        if not closed or set(schema.get("properties", {})) != set(schema.get("required", ())):
-            return False
-    return all(is_strict(part) for part in schema.values())
 
 
 def _asked(prompt: Prompt) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from ray.util.queue import Empty, Queue
 
 from ray_jobs.progress import say
 from ray_jobs.train.loop import Config, train_loop
+from ray_jobs.train.openai_student import train_openai
 from stillhouse import lineage
 from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe
@@ -48,6 +49,9 @@ def train(recipe: Recipe, run: Run) -> None:
     Raises:
         UserError: no dataset, an unknown model, another tokenizer than the teacher's, a loss that is not a number.
     """
+    if recipe.student.openai is not None:
+        train_openai(recipe, run)
+        return
     began = time.monotonic()
     dataset = run.finished("dataset", "curate")
     student = recipe.student

@@ -92,11 +92,13 @@ class Endpoint:
 
     Args:
         section: where the recipe says so, for errors.
+        model: that is asked, for errors; None: the recipe's.
     """
 
-    def __init__(self, settings: Settings, url: str, *, section: str = "teacher") -> None:
+    def __init__(self, settings: Settings, url: str, *, section: str = "teacher", model: str | None = None) -> None:
         """Raises `UserError` where the key is not in the environment."""
         self.settings, self.url = settings, url
+        self._model = model or settings.model
         self._key = _key(settings.api_key_env, section)
         self._most = settings.max_attempts
         self.pace = Pace(settings.max_concurrency)
@@ -219,7 +221,7 @@ class Endpoint:
             raise UserError(f"the endpoint {self.url} refuses {key} (401)") from None
         if status == 404:
             raise UserError(
-                f"the endpoint {self.url} knows no model {self.settings.model!r}, or no such path ({words})"
+                f"the endpoint {self.url} knows no model {self._model!r}, or no such path ({words})"
             ) from None
         if code in _SPENT:
             raise UserError(f"the account at {self.url} has no money left ({words})") from None
