@@ -7,6 +7,7 @@ log-mass [tokens] on what the teacher gives zero, or None where there is nothing
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -16,8 +17,8 @@ from stillhouse.recipe.objective import Tail
 
 Outcomes = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
 
-_LEAST = 1e-7
-"""Least probability of the teacher's unstored tokens: 1 - sum of float32 logprobs knows no smaller one."""
+_LEAST = 1e-6
+"""Least probability of the teacher's unstored tokens: 1 - sum of float32 probabilities knows no smaller one."""
 
 
 def renormalise(top_logprobs: torch.Tensor, reduced: Reduced, support: Support, temperature: float) -> Outcomes:
@@ -41,7 +42,8 @@ def bucket(top_logprobs: torch.Tensor, reduced: Reduced, support: Support, tempe
 
     The mass is that at a temperature of 1, since no other is known of the teacher; the n + 1 outcomes are then
     softened and normalised again. At a temperature of 1 this is a lower bound of the divergence over the vocabulary
-    (data-processing inequality), exact where all tokens are stored, and zero where both sides agree.
+    (data-processing inequality), exact where all tokens are stored, and zero where both sides agree. Of a teacher
+    that leaves less than `_LEAST` no more than that is known: a student that leaves still less is not told to change.
 
     Args:
         top_logprobs: [tokens, k], the teacher's raw logprobs in nats; -inf where absent.
@@ -53,9 +55,7 @@ def bucket(top_logprobs: torch.Tensor, reduced: Reduced, support: Support, tempe
     """
     stored = _stored(top_logprobs, support, reduced)
     student, rest, _ = reduced.logprobs(support, 1.0)
-    left = _log1mexp(torch.logsumexp(torch.cat([stored, torch.full_like(stored[:, :1], ABSENT)], -1), -1))
-    # Where every token is stored, nothing is left on either side.
-    left = torch.where(rest.detach() > ABSENT / 2, left, ABSENT)
+    left = _left(stored, rest.detach())
     sides = (torch.cat([stored, left[:, None]], -1), torch.cat([student, rest[:, None]], -1))
     teacher, student = (torch.log_softmax(side / temperature, -1) for side in sides)
     return teacher, student, None
@@ -96,8 +96,12 @@ def _stored(top_logprobs: torch.Tensor, support: Support, reduced: Reduced) -> t
     return widened(top_logprobs).to(reduced.logits.dtype).masked_fill(~support.present[:, :-1], ABSENT)
 
 
-def _log1mexp(logprob: torch.Tensor) -> torch.Tensor:
-    """log(1 - exp(logprob)), no less than the logarithm of `_LEAST`."""
-    below = logprob.clamp(max=-_LEAST)
-    # Either form loses all digits on the other's side.
-    return torch.where(below > -0.6931, torch.log(-torch.expm1(below)), torch.log1p(-below.exp()))
+def _left(stored: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
+    """The teacher's log-mass [tokens] outside of its stored logprobs [tokens, k]; `rest` is the student's."""
+    held = torch.logsumexp(torch.cat([stored, torch.full_like(stored[:, :1], ABSENT)], -1), -1)
+    below = held.clamp(max=math.log1p(-_LEAST))
+    # log(1 - exp(held)); either form loses its digits on the other's side.
+    left = torch.where(below > -math.log(2), torch.log(-torch.expm1(below)), torch.log1p(-below.exp()))
+    left = torch.where(below < held, torch.minimum(left, rest), left)
+    # Where every token is stored, nothing is left on either side.
+    return torch.where(rest > ABSENT / 2, left, ABSENT)
