@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from stillhouse.errors import UserError
+from ray_jobs.train.records import Example
 from stillhouse.losses.mix import Targets
 from stillhouse.losses.shift import predicting_positions
-from stillhouse.run import Run
-from stillhouse.signal.schema import read_table, signals
-from stillhouse.signal.sparse import SparseSignal
-
-Record = Mapping[str, Any]
-"""A row of the dataset: `id`, `prompt_token_ids`, `completion_token_ids`, and its `signal`, or None."""
 
 T = TypeVar("T")
 
 _WINDOW = 8
 """Batches whose records are sorted together: enough to halve the padding of sentences, few enough to stay random."""
-
-_ROUNDING = 1e-3
-"""A probability of one may have a logprob that is this much above zero."""
 
 
 @dataclass(frozen=True)
@@ -33,72 +24,32 @@ class Batch:
     """One micro-batch.
 
     Attributes:
-        input_ids: [records, length], int64, padded on the right.
-        attention_mask: [records, length], int64, 0 on padding.
-        rows: [tokens], int64, the record of each position that carries loss.
-        columns: [tokens], int64, its place in the record.
+        input_ids: [rows, length], int64; padded on the right, or one row of all sequences end to end.
+        attention_mask: [rows, length], int64, 0 on padding; None without padding.
+        position_ids: [rows, length], int64, from 0 in each sequence: what keeps packed ones apart; None where padded.
+        rows: [tokens], int64, the row of each position that carries loss.
+        columns: [tokens], int64, its place in the row.
+        sequence: [tokens], int64, which sequence of the micro-batch it belongs to.
         targets: what is predicted there.
     """
 
     input_ids: torch.Tensor
-    attention_mask: torch.Tensor
+    attention_mask: torch.Tensor | None
+    position_ids: torch.Tensor | None
     rows: torch.Tensor
     columns: torch.Tensor
+    sequence: torch.Tensor
     targets: Targets
 
     def to(self, device: torch.device) -> Batch:
         """A copy on a device."""
-        targets = Targets(**{name: value.to(device) for name, value in vars(self.targets).items()})
-        moved = {name: getattr(self, name).to(device) for name in ("input_ids", "attention_mask", "rows", "columns")}
-        return Batch(**moved, targets=targets)
 
+        def moved(value: torch.Tensor | None) -> Any:
+            return None if value is None else value.to(device)
 
-def load_split(run: Run, split: str, *, max_length: int, with_signal: bool = True) -> tuple[list[dict[str, Any]], int]:
-    """The records of a split that fit into `max_length` tokens, and how many do not.
-
-    Args:
-        with_signal: read the teacher's distributions; without them there is cross-entropy alone to train on.
-
-    Raises:
-        UserError: none fits, or a completion token lacks the teacher's logprobs: hard targets never stand in for them.
-    """
-    key = f"dataset/{split}.parquet"
-    table = read_table(run.storage.read(key), name=key)
-    columns = ["id", "prompt_token_ids", "completion_token_ids", "finish_reason"]
-    rows: list[dict[str, Any]] = table.select(columns).to_pylist()
-    found = signals(table, name=key) if with_signal else [None] * len(rows)
-    for row, signal in zip(rows, found, strict=True):
-        row["signal"] = signal
-        ended = row.pop("finish_reason") == "stop"
-        where = f"{key}, record {row['id']}"
-        if not row["prompt_token_ids"] or not row["completion_token_ids"]:
-            raise UserError(f"{where} has no prompt or no completion: curate again")
-        if with_signal:
-            _check_signal(signal, len(row["completion_token_ids"]), where, ended=ended)
-    fitting = [row for row in rows if length(row) <= max_length]
-    if not fitting:
-        raise UserError(f"no {split} record fits into {max_length} tokens: raise `student.max_length`")
-    return fitting, len(rows) - len(fitting)
-
-
-def _check_signal(signal: SparseSignal | None, tokens: int, where: str, *, ended: bool) -> None:
-    # OpenAI's API does not tell how probable the end of a sequence was: that one token may have no entries.
-    if signal is None or len(signal) != tokens or not signal.counts[: tokens - ended].all() or not signal.counts.any():
-        raise UserError(
-            f"{where} lacks the teacher's logprobs of a token, so there is nothing to distil: capture again"
-        )
-    if not np.all(np.isfinite(signal.logprobs) & (signal.logprobs < _ROUNDING)):
-        raise UserError(f"{where} holds values that are no logprobs: capture again")
-
-
-def captured_mass(records: Sequence[Record]) -> float:
-    """Mean share of the teacher's probability that its stored tokens hold; the rest is renormalised away."""
-    return float(np.mean(np.concatenate([record["signal"].mass for record in records]), dtype=np.float64))
-
-
-def length(record: Record) -> int:
-    """Tokens of prompt and completion."""
-    return len(record["prompt_token_ids"]) + len(record["completion_token_ids"])
+        targets = Targets(**{name: moved(value) for name, value in vars(self.targets).items()})
+        others = {name: moved(value) for name, value in vars(self).items() if name != "targets"}
+        return Batch(**others, targets=targets)
 
 
 class Sampler:
@@ -141,54 +92,81 @@ def shares(batch: Sequence[int], *, batch_size: int, workers: int, micro_batch_s
     return [[list(one[worker::workers]) for worker in range(workers)] for one in blocks]
 
 
-def collate(records: Sequence[Record], *, pad_id: int) -> Batch:
-    """Tensors of some records; loss is carried by the positions that predict completion tokens, and by no others.
+def micro_batches(*, batch_size: int, workers: int, micro_batch_size: int) -> int:
+    """Micro-batches that a worker adds up to one optimizer step."""
+    return -(-batch_size // (workers * micro_batch_size))
 
-    The end of a sequence is taught only where the teacher wrote it: it is a token of the completion, and a
-    truncated one has none.
+
+def collate(examples: Sequence[Example], *, pad_id: int, packing: bool = False) -> Batch:
+    """Tensors of some sequences; loss is carried by the positions that predict completion tokens, and by no others.
+
+    The end of a sequence is taught only where its writer ended it: it is a token of the completion, and a truncated
+    one has none.
+
+    Args:
+        packing: put all sequences into one row, end to end. Their positions start anew, from which the model's
+            attention takes where each begins; no sequence's last token predicts another's first, since a prompt's
+            first token is never predicted.
     """
-    longest = max(length(record) for record in records)
-    input_ids = torch.full((len(records), longest), pad_id)
-    attention_mask = torch.zeros((len(records), longest), dtype=torch.int64)
-    rows: list[int] = []
-    columns: list[int] = []
-    for i, record in enumerate(records):
-        ids = [*record["prompt_token_ids"], *record["completion_token_ids"]]
-        input_ids[i, : len(ids)] = torch.tensor(ids)
-        attention_mask[i, : len(ids)] = 1
-        positions = predicting_positions(len(record["prompt_token_ids"]), len(record["completion_token_ids"]))
-        rows += [i] * len(positions)
-        columns += positions
-    top_ids, top_logprobs = _tops(records)
-    targets = Targets(
-        ids=torch.tensor([token for record in records for token in record["completion_token_ids"]], dtype=torch.int64),
-        top_ids=top_ids,
-        top_logprobs=top_logprobs,
-        weights=torch.ones(len(rows)),
+    lengths = [len(example) for example in examples]
+    starts = np.concatenate([[0], np.cumsum(lengths)])[:-1] if packing else np.zeros(len(examples), np.int64)
+    shape = (1, sum(lengths)) if packing else (len(examples), max(lengths))
+    input_ids, position_ids = torch.full(shape, pad_id), torch.zeros(shape, dtype=torch.int64)
+    attention_mask = torch.zeros(shape, dtype=torch.int64)
+    columns: list[torch.Tensor] = []
+    for i, (example, start, length) in enumerate(zip(examples, starts.tolist(), lengths, strict=True)):
+        place = (0 if packing else i, slice(start, start + length))
+        input_ids[place] = torch.from_numpy(np.concatenate([example.prompt, example.completion]).astype(np.int64))
+        position_ids[place] = torch.arange(length)
+        attention_mask[place] = 1
+        positions = predicting_positions(len(example.prompt), len(example.completion))
+        columns.append(torch.tensor(positions) + start)
+    completions = [len(example.completion) for example in examples]
+    sequence = torch.repeat_interleave(torch.arange(len(examples)), torch.tensor(completions))
+    return Batch(
+        input_ids,
+        None if packing else attention_mask,
+        position_ids if packing else None,
+        rows=torch.zeros_like(sequence) if packing else sequence,
+        columns=torch.cat(columns),
+        sequence=sequence,
+        targets=_targets(examples),
     )
-    return Batch(input_ids, attention_mask, torch.tensor(rows), torch.tensor(columns), targets)
 
 
-def _tops(records: Sequence[Record]) -> tuple[torch.Tensor, torch.Tensor]:
-    """[tokens, k] ids and logprobs; k is 0 without signal."""
-    found = [record["signal"] for record in records]
-    if all(signal is None for signal in found):
-        tokens = sum(len(record["completion_token_ids"]) for record in records)
-        return torch.zeros((tokens, 0), dtype=torch.int64), torch.zeros((tokens, 0))
-    counts = np.concatenate([signal.counts for signal in found])
+def _targets(examples: Sequence[Example]) -> Targets:
+    """What the completions are held to; k is 0 without any signal."""
+    tokens = [len(example.completion) for example in examples]
+    counts = np.concatenate(
+        [
+            np.zeros(n, np.int64) if one.signal is None else one.signal.counts
+            for one, n in zip(examples, tokens, strict=True)
+        ]
+    )
     filled = np.arange(counts.max()) < counts[:, None]
     top_ids = np.zeros(filled.shape, np.int64)
-    top_ids[filled] = np.concatenate([signal.ids for signal in found])
     top_logprobs = np.full(filled.shape, -np.inf, np.float32)
-    top_logprobs[filled] = np.concatenate([signal.logprobs for signal in found])
-    return torch.from_numpy(top_ids), torch.from_numpy(top_logprobs)
+    if filled.size:
+        found = [example.signal for example in examples if example.signal is not None]
+        top_ids[filled] = np.concatenate([signal.ids for signal in found])
+        top_logprobs[filled] = np.concatenate([signal.logprobs for signal in found])
+    ids = np.concatenate([example.completion for example in examples]).astype(np.int64)
+    ce = np.repeat(np.array([example.cross_entropy for example in examples], np.float32), tokens)
+    return Targets(
+        ids=torch.from_numpy(ids),
+        top_ids=torch.from_numpy(top_ids),
+        top_logprobs=torch.from_numpy(top_logprobs),
+        kd=torch.from_numpy((counts > 0).astype(np.float32)),
+        ce=torch.from_numpy(ce),
+    )
 
 
 def weightless(batch: Batch) -> Batch:
     """The same batch, with no token that counts: for a worker without records, which must still take part in the
     step."""
-    targets = Targets(**{**vars(batch.targets), "weights": torch.zeros_like(batch.targets.weights)})
-    return Batch(batch.input_ids, batch.attention_mask, batch.rows, batch.columns, targets)
+    none = torch.zeros_like(batch.targets.ce)
+    targets = Targets(**{**vars(batch.targets), "kd": none, "ce": none})
+    return Batch(**{**vars(batch), "targets": targets})
 
 
 def slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -1,4 +1,4 @@
-"""What DeepSpeed needs: its settings, and the one module that it wraps."""
+"""What DeepSpeed needs: its settings, its optimizer and its schedule."""
 
 from __future__ import annotations
 
@@ -9,30 +9,11 @@ from typing import Any
 
 import torch
 
-from ray_jobs.train.batches import Batch
+from ray_jobs.train.batches import micro_batches
 from stillhouse.recipe import Student
 
 _BETAS = (0.9, 0.95)
-_WEIGHT_DECAY = 0.01
-_CLIP = 1.0
 _CPU_BUCKET = 10_000_000
-
-
-class LossPositions(torch.nn.Module):
-    """A causal language model that gives logits only where loss is: the head over a whole vocabulary is its most
-    expensive part."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, batch: Batch) -> torch.Tensor:
-        """Logits [tokens, vocab] at the batch's positions."""
-        hidden = self.model.model(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-        ).last_hidden_state
-        logits: torch.Tensor = self.model.lm_head(hidden[batch.rows, batch.columns])
-        return logits
 
 
 def import_deepspeed(device: str) -> Any:
@@ -48,39 +29,68 @@ def import_deepspeed(device: str) -> Any:
     return deepspeed
 
 
-def make_engine(deepspeed: Any, model: torch.nn.Module, student: Student, *, steps: int) -> Any:
-    """A DeepSpeed engine with AdamW and a warm-up and cosine schedule over `steps`."""
+def computes_in(student: Student) -> torch.dtype:
+    """The type of the weights that the student is run with; master weights are float32 in any case."""
+    half = student.precision == "bfloat16" or (student.precision == "auto" and student.device == "cuda")
+    return torch.bfloat16 if half else torch.float32
+
+
+def make_engine(
+    deepspeed: Any, module: torch.nn.Module, student: Student, *, steps: int, workers: int, universal: bool
+) -> Any:
+    """A DeepSpeed engine with AdamW and a warm-up and cosine schedule over `steps`.
+
+    Args:
+        universal: it is about to load a checkpoint in DeepSpeed's universal form.
+    """
     deepspeed.init_distributed(dist_backend="gloo" if student.device == "cpu" else "nccl")
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=student.learning_rate, betas=_BETAS, weight_decay=_WEIGHT_DECAY, fused=True
-    )
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    optimizer = _adamw(student)(trained, lr=student.learning_rate, betas=_BETAS, weight_decay=student.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(student, steps))
     engine, *_ = deepspeed.initialize(
-        model=model,
+        model=module,
+        model_parameters=trained,
         optimizer=optimizer,
         lr_scheduler=schedule,
         config={
             "train_micro_batch_size_per_gpu": student.micro_batch_size,
-            "gradient_accumulation_steps": micro_batches(student),
-            "gradient_clipping": _CLIP,
+            "gradient_accumulation_steps": accumulated(student, workers),
+            "gradient_clipping": student.max_grad_norm,
             "zero_optimization": _zero(student),
             "zero_allow_untested_optimizer": True,
-            "bf16": {"enabled": student.device == "cuda"},
+            "zero_force_ds_cpu_optimizer": False,
+            "bf16": {"enabled": computes_in(student) == torch.bfloat16},
+            "checkpoint": {"load_universal": universal},
         },
     )
     return engine
 
 
+def accumulated(student: Student, workers: int) -> int:
+    """Micro-batches that each of so many workers adds up to one optimizer step."""
+    return micro_batches(batch_size=student.batch_size, workers=workers, micro_batch_size=student.micro_batch_size)
+
+
+def _adamw(student: Student) -> Callable[..., torch.optim.Optimizer]:
+    if student.device == "cuda" and student.offload.optimizer:
+        # Where the state lies in the machine's memory, the step is the CPU's, and DeepSpeed has vectorised it.
+        from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+        return DeepSpeedCPUAdam
+    return lambda *args, **settings: torch.optim.AdamW(*args, fused=True, **settings)
+
+
 def _zero(student: Student) -> dict[str, Any]:
-    if student.device == "cuda":
-        return {"stage": student.zero_stage, "overlap_comm": True}
-    # One bucket for all gradients would be written, cleared and copied through memory once more: a quarter of a step.
-    return {"stage": student.zero_stage, "overlap_comm": False, "reduce_bucket_size": _CPU_BUCKET}
-
-
-def micro_batches(student: Student) -> int:
-    """Micro-batches that a worker adds up to one optimizer step."""
-    return student.batch_size // (student.workers * student.micro_batch_size)
+    settings: dict[str, Any] = {"stage": student.zero_stage, "overlap_comm": student.device == "cuda"}
+    if student.offload.optimizer:
+        settings["offload_optimizer"] = {"device": "cpu", "pin_memory": student.device == "cuda"}
+    if student.offload.parameters:
+        settings["offload_param"] = {"device": "cpu", "pin_memory": student.device == "cuda"}
+    if student.device == "cpu":
+        # One bucket for all gradients would be written, cleared and copied through memory once more: a quarter of a
+        # step.
+        settings["reduce_bucket_size"] = _CPU_BUCKET
+    return settings
 
 
 def learning_rate_factor(student: Student, steps: int) -> Callable[[int], float]:

@@ -1,7 +1,7 @@
 """Train the student: Ray Train workers with DeepSpeed, from the dataset to a Hugging Face folder.
 
 A training that was cut off goes on from its last checkpoint in RUN/training, which is named by what it is made from
-and removed when the student is there.
+and removed when the student is there. One that loses a worker goes on by itself.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow.fs
-import ray.exceptions
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.config import LoggingConfig
+from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.util.queue import Empty, Queue
 
 from ray_jobs.progress import say
 from ray_jobs.train.loop import Config, train_loop
 from ray_jobs.train.openai_student import train_openai
+from ray_jobs.train.tracking import Tracker, tracker
 from stillhouse import lineage
 from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe
@@ -38,6 +39,9 @@ _KEEP_MEMORY = {
 }
 """For glibc in workers on a CPU: keep freed memory. Else each step's gradients and DeepSpeed's buffers, a gigabyte for
 50M parameters, go back to the kernel and are cleared again page by page, which took a quarter of a worker's time."""
+
+_MAX_LOSSES = 3
+"""So often a training may lose workers without a new checkpoint in between: more, and it is no accident."""
 
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
 """Where Ray Train notes which checkpoints are whole."""
@@ -62,13 +66,47 @@ def train(recipe: Recipe, run: Run) -> None:
         f"reads {run.uri}/dataset, writes {run.uri}/student; ZeRO-{student.zero_stage}, {student.workers} workers",
     )
     _tidy(run, name)
-    board = Queue()
+    settings = {key: value for key, value in student.model_dump(mode="json").items() if key != "engine"}
+    with tracker(recipe, run, name, {**settings, "seed": recipe.seed, "teacher": recipe.teacher.model}) as tracked:
+        counts = _trained(recipe, run, name, inputs, tracked)
+    counts = {"records": dataset.counts["train"], **counts}
+    run.commit("student", recipe=recipe, inputs=inputs, counts=counts, began=began)
+    _remove(run, "training")
+
+
+def _trained(recipe: Recipe, run: Run, name: str, inputs: dict[str, str], tracked: Tracker | None) -> dict[str, float]:
+    """Train, from the last checkpoint as often as workers are lost; what worker 0 counted.
+
+    Raises:
+        UserError: a mistake of the user's; or `_MAX_LOSSES` losses in a row without a new checkpoint.
+    """
+    lost, reached = 0, _checkpoint(run, name)
+    while True:
+        try:
+            return _fitted(recipe, run, name, inputs, tracked)
+        except TrainingFailedError as error:
+            if isinstance(cause := _cause(error), UserError):
+                raise cause from error
+            lost = lost + 1 if _checkpoint(run, name) == reached else 1
+            reached = _checkpoint(run, name)
+            if lost == _MAX_LOSSES:
+                raise
+            say("train", f"lost a worker ({_line(error)}): goes on from {reached or 'the beginning'}")
+
+
+def _fitted(recipe: Recipe, run: Run, name: str, inputs: dict[str, str], tracked: Tracker | None) -> dict[str, float]:
+    """Train once, and print and track meanwhile what the first worker says.
+
+    In the main thread Ray Train would take Ctrl-C for itself, and end this process with status 0.
+    """
+    student, board = recipe.student, Queue()
+    workers = student.workers if isinstance(student.workers, int) else (student.workers.min, student.workers.max)
     trainer = TorchTrainer(
         train_loop,
-        train_loop_config={"config": Config(recipe, run, inputs, board)},
+        train_loop_config={"config": Config(recipe, run, name, inputs, board)},
         torch_config=TorchConfig(backend="gloo" if student.device == "cpu" else "nccl"),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=student.workers,
+            num_workers=workers,
             use_gpu=student.device == "cuda",
             resources_per_worker={"CPU": 1} if student.device == "cpu" else None,
         ),
@@ -80,20 +118,6 @@ def train(recipe: Recipe, run: Run) -> None:
             **_storage(run),
         ),
     )
-    try:
-        scores = _fitted(trainer, board)
-    except ray.train.v2.api.exceptions.TrainingFailedError as error:
-        raise _cause(error) from error
-    counts = {"records": dataset.counts["train"], **scores}
-    run.commit("student", recipe=recipe, inputs=inputs, counts=counts, began=began)
-    _remove(run, "training")
-
-
-def _fitted(trainer: TorchTrainer, board: Queue) -> dict[str, float]:
-    """Train, and print meanwhile what the first worker says; what it returned.
-
-    In the main thread Ray Train would take Ctrl-C for itself, and end this process with status 0.
-    """
     outcome: dict[str, Any] = {}
 
     def fit() -> None:
@@ -109,7 +133,7 @@ def _fitted(trainer: TorchTrainer, board: Queue) -> dict[str, float]:
             over = not fitting.is_alive()
             try:
                 while True:
-                    say("train", board.get(timeout=0.0 if over else 0.5))
+                    _pass_on(board.get(timeout=0.0 if over else 0.5), tracked)
             except Empty:
                 if over:
                     break
@@ -117,8 +141,29 @@ def _fitted(trainer: TorchTrainer, board: Queue) -> dict[str, float]:
         board.shutdown(force=True)
     if "error" in outcome:
         raise outcome["error"]
-    scores: dict[str, float] = outcome["result"].return_value
-    return scores
+    counts: dict[str, float] = outcome["result"].return_value
+    return counts
+
+
+def _pass_on(told: str | dict[str, float], tracked: Tracker | None) -> None:
+    if isinstance(told, str):
+        say("train", told)
+    elif tracked is not None:
+        tracked.log(told)
+
+
+def _checkpoint(run: Run, name: str) -> str | None:
+    """Which checkpoint a training would go on from."""
+    key = f"training/{name}/{_SNAPSHOT}"
+    if not run.storage.exists(key):
+        return None
+    results = json.loads(run.storage.read(key))["checkpoint_results"]
+    return results[-1]["checkpoint_dir_name"] if results else None
+
+
+def _line(error: Exception) -> str:
+    failures = list(getattr(error, "worker_failures", {}).values())
+    return next(iter(str(failures[0] if failures else error).strip().splitlines()), type(error).__name__)
 
 
 def _tidy(run: Run, name: str) -> None:

@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-import math
+import json
 import os
+import shutil
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray.train
 import torch
 import torch.distributed
+from ray.train.v2.api.report_config import CheckpointUploadMode
 
-from ray_jobs.train.batches import (
-    Batch,
-    Record,
-    Sampler,
-    captured_mass,
-    collate,
-    length,
-    load_split,
-    shares,
-    slices,
-    weightless,
-)
-from ray_jobs.train.distributed import LossPositions, import_deepspeed, make_engine, micro_batches
+from ray_jobs.train import checkpoints, flops, prepare
+from ray_jobs.train.batches import Batch, Sampler, collate, shares, slices, weightless
+from ray_jobs.train.best import Best
+from ray_jobs.train.distributed import accumulated, computes_in, import_deepspeed, make_engine
 from ray_jobs.train.model_card import model_card
+from ray_jobs.train.prepare import Place
+from ray_jobs.train.records import Split
+from ray_jobs.train.save import gathered, write_folder
 from ray_jobs.train.student_init import make_student
 from ray_jobs.train.teller import Teller
 from stillhouse.errors import UserError
-from stillhouse.losses.mix import distillation_loss
-from stillhouse.recipe import Recipe, Student
-from stillhouse.run import Run
+from stillhouse.losses.mix import Objective
+from stillhouse.recipe import Recipe
+from stillhouse.run import Run, cache_folder
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,14 @@ class Config:
     """What every worker is given.
 
     Attributes:
-        inputs: hashes of what the student is made from, for its model card.
+        name: of the training: a digest of what the student is made from.
+        inputs: hashes of that, for its model card.
         board: a `ray.util.queue.Queue` that takes what the driver tells the user.
     """
 
     recipe: Recipe
     run: Run
+    name: str
     inputs: dict[str, str]
     board: Any
 
@@ -57,151 +58,257 @@ def train_loop(given: dict[str, Config]) -> dict[str, float]:
     Returns:
         What goes into the student's manifest: steps, the teacher's captured mass, scores on the validation split.
     """
-    config = given["config"]
-    recipe, student = config.recipe, config.recipe.student
-    deepspeed = import_deepspeed(student.device)
-    context = ray.train.get_context()
-    rank, workers = context.get_world_rank(), context.get_world_size()
-    if student.device == "cpu":
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
-    torch.manual_seed(recipe.seed)
+    return Training(given["config"]).run()
 
-    distils = student.kd_weight > 0
-    records, too_long = load_split(config.run, "train", max_length=student.max_length, with_signal=distils)
-    validation, _ = load_split(config.run, "validation", max_length=student.max_length, with_signal=distils)
-    sampler = Sampler([length(record) for record in records], batch_size=student.batch_size, seed=recipe.seed)
-    steps = sampler.steps_in_epoch * student.epochs
-    steps = min(steps, student.max_steps or steps)
-    model, tokenizer = make_student(recipe)
-    _check_vocabulary(model.config.vocab_size, [*records, *validation])
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    engine = make_engine(deepspeed, LossPositions(model), student, steps=steps)
-    begin = _restored(engine)
-    teller = Teller(config.board if rank == 0 else None, steps, begin)
-    size = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters()) / 1e6
-    teller.say(f"{size:.0f}M parameters, {len(records)} records, {steps} steps")
-    mass = {"teacher_mass": captured_mass(records)} if distils else {}
-    for held in mass.values():
-        teller.say(f"the stored tokens hold {held:.2%} of the teacher's probability; the rest is renormalised away")
-    if too_long:
-        teller.say(f"left out {too_long} records longer than student.max_length ({student.max_length} tokens)")
-    if begin:
-        teller.say(f"goes on at step {begin} of {steps}")
 
-    scores: dict[str, float] = {}
-    for step in range(begin, steps):
-        batch = sampler.batch(step)
-        tokens = sum(len(records[i]["completion_token_ids"]) for i in batch)
-        sums = torch.zeros(2, device=engine.device)
+class Training:
+    """A worker's part of one training; whatever speaks to the other workers is called by all of them."""
+
+    def __init__(self, config: Config) -> None:
+        self._config, self._recipe, self._student = config, config.recipe, config.recipe.student
+        context = ray.train.get_context()
+        self._place = Place(
+            rank=context.get_world_rank(),
+            workers=context.get_world_size(),
+            local_rank=context.get_local_rank(),
+            workers_here=context.get_local_world_size(),
+        )
+        if self._student.device == "cpu":
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // self._place.workers_here))
+        deepspeed = import_deepspeed(self._student.device)
+        self._gathered = partial(gathered, deepspeed)
+        self._cache = cache_folder("training") / config.name
+        board = config.board if self._place.rank == 0 else None
+
+        self._records, self._held_out = prepare.splits(self._recipe, config.run, self._cache, self._place)
+        prepare.check_memory(self._recipe, self._records, self._place)
+        largest = max(self._records.largest, self._held_out.largest)
+        self._made = prepare.make(self._recipe, largest=largest, say=Teller(board, 0, 0).say)
+        lengths = self._records.lengths.tolist()
+        self._sampler = Sampler(lengths, batch_size=self._student.batch_size, seed=self._recipe.seed)
+        steps = self._sampler.steps_in_epoch * self._student.epochs
+        self._steps = min(steps, self._student.max_steps or steps)
+        make = partial(
+            make_engine,
+            deepspeed,
+            self._made.module,
+            self._student,
+            steps=self._steps,
+            workers=self._place.workers,
+        )
+        self._engine, self._state = self._restored(make)
+        self._best = Best(config.run, config.name)
+        self._teller = Teller(board, self._steps, self._state.step)
+        self._checkpointed = time.monotonic()
+
+    def run(self) -> dict[str, float]:
+        """Train to the end, and return what the student's manifest counts."""
+        state, student = self._state, self._student
+        self._introduce()
+        every = student.validate_every or self._sampler.steps_in_epoch
+        patience = student.patience or self._steps + 1
+        while state.step < self._steps and state.worse < patience:
+            old = self._step(state.step)
+            last = state.step == self._steps
+            if last or state.step % every == 0:
+                self._validate()
+            if not last and (old or state.step % student.checkpoint_every == 0):
+                self._checkpoint()
+        if state.step < self._steps:
+            self._teller.say(f"stopped early: {state.worse} validations in a row without a lower loss")
+        return self._finish()
+
+    def _restored(self, make: Any) -> tuple[Any, checkpoints.State]:
+        """DeepSpeed's engine and where the training stands: at the last checkpoint, if there is one."""
+        workers = self._place.workers
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return make(universal=False), checkpoints.State()
+        with checkpoint.as_directory() as given:
+            folder = Path(given)
+            state = checkpoints.read_state(folder)
+            # ZeRO-0 has nothing that is shared out.
+            resized = self._student.zero_stage > 0 and state.workers != workers
+            if resized:
+                folder = self._cache / f"universal-{state.step}-{state.workers}"
+                if self._place.local_rank == 0:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    checkpoints.convert(Path(given), folder)
+                torch.distributed.barrier()
+            engine = make(universal=resized)
+            checkpoints.restore(engine, folder)
+        torch.distributed.barrier()
+        if resized and self._place.local_rank == 0:
+            shutil.rmtree(folder)
+        return engine, state
+
+    def _introduce(self) -> None:
+        say, student, records = self._teller.say, self._student, self._records
+        workers = f"{self._place.workers} worker" + "s" * (self._place.workers > 1)
+        say(f"{self._made.parameters / 1e6:.0f}M parameters, {len(records)} records, {self._steps} steps, {workers}")
+        if student.kd_weight:
+            tail = Objective.of(student, self._recipe.capture.mode).tail
+            rest = {"renormalise": "is renormalised away", "bucket": "is one outcome", "sampled": "was drawn from too"}
+            say(f"the stored tokens hold {records.mass:.2%} of the teacher's probability; the rest {rest[tail]}")
+        if records.left_out:
+            say(f"left out {records.left_out} records, longer than student.max_length or with nothing to learn from")
+        if self._state.step:
+            say(f"goes on at step {self._state.step} of {self._steps}")
+
+    def _step(self, step: int) -> bool:
+        """One optimizer step; whether the last checkpoint is older by now than the recipe wants."""
+        student, records, workers = self._student, self._records, self._place.workers
+        # Dropout draws what it would have drawn, had there been no restart.
+        torch.manual_seed((self._recipe.seed * 1_000_003 + step) * 65_537 + self._place.rank)
+        batch = self._sampler.batch(step)
+        kd_tokens, ce_tokens = (int(counts[batch].sum()) for counts in (records.kd_tokens, records.ce_tokens))
+        scale = workers * accumulated(student, workers)
+        rate = self._engine.get_lr()[0]
+        sums = torch.zeros(3, device=self._engine.device)
         for share in shares(
             batch, batch_size=student.batch_size, workers=workers, micro_batch_size=student.micro_batch_size
         ):
-            own = _collated([records[i] for i in share[rank]], records[0], pad_id).to(engine.device)
-            losses = distillation_loss(engine(own), own.targets, **_weights(student), tokens=tokens)
-            # DeepSpeed takes the mean over micro-batches and workers; the loss is divided by the global count already.
-            engine.backward(losses.total * workers * micro_batches(student))
-            engine.step()
-            sums += torch.stack([losses.kd.detach(), losses.ce.detach()])
+            own = self._collated(records, share[self._place.rank])
+            with self._counted(own):
+                total, kd, ce, _ = self._engine(own, kd_tokens, ce_tokens)
+                # DeepSpeed takes the mean over micro-batches and workers; the loss is divided by global counts already.
+                self._engine.backward(total * scale)
+            self._engine.step()
+            sums[:2] += torch.stack([kd, ce])
+        sums[2] = float(self._place.rank == 0 and self._is_old())
         torch.distributed.all_reduce(sums)
-        kd, ce = sums.tolist()
-        _require_number(kd + ce, f"the loss at step {step + 1}")
-        done = step + 1
-        teller.step(done, kd=kd, ce=ce, tokens=sum(length(records[i]) for i in batch))
-        if done % sampler.steps_in_epoch == 0 or done == steps:
-            scores = _validated(engine, validation, student, pad_id, rank, workers)
-            shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-            teller.say(f"epoch {done / sampler.steps_in_epoch:g}, on the validation split: {shown}")
-        if done % student.checkpoint_every == 0 and done < steps:
-            _checkpoint(engine, done)
-    _save(deepspeed, model, tokenizer, config, model_card(recipe, config.inputs, scores), write=rank == 0)
-    return {"steps": steps, **mass, **scores}
+        found, old = self._losses(sums[0], sums[1], f"the loss at step {step + 1}"), sums[2] > 0
+        self._state.step = step + 1
+        row = {
+            "step": step + 1,
+            **found,
+            "learning_rate": rate,
+            "gradient_norm": float(self._engine.get_global_grad_norm() or 0.0),
+            "tokens": int(records.lengths[batch].sum()),
+        }
+        self._state.curve.append(row)
+        self._teller.step(row)
+        return bool(old)
 
+    def _collated(self, records: Split, own: Iterable[int]) -> Batch:
+        """A worker's share; without records it runs another's without weight, since every worker takes part in a
+        step."""
+        found = records.examples(own)
+        made = partial(collate, pad_id=self._made.pad_id, packing=self._student.packing)
+        return (made(found) if found else weightless(made(records.examples([0])))).to(self._engine.device)
 
-def _weights(student: Student) -> dict[str, float]:
-    return {"kd_weight": student.kd_weight, "ce_weight": student.ce_weight, "temperature": student.temperature}
-
-
-def _collated(own: Sequence[Record], any_record: Record, pad_id: int) -> Batch:
-    """A worker's share; without records it runs another's without weight, since every worker takes part in a step."""
-    return collate(own, pad_id=pad_id) if own else weightless(collate([any_record], pad_id=pad_id))
-
-
-def _check_vocabulary(size: int, records: Sequence[Record]) -> None:
-    """Raise `UserError` for a token that the student has no embedding or no logit for."""
-    largest = max(
-        max(
-            max(record["prompt_token_ids"] + record["completion_token_ids"]),
-            -1 if record["signal"] is None else int(record["signal"].ids.max()),
-        )
-        for record in records
-    )
-    if largest >= size:
-        raise UserError(f"the dataset holds token {largest}, but the student's vocabulary ends at {size - 1}")
-
-
-def _require_number(value: float, what: str) -> None:
-    if not math.isfinite(value):
-        raise UserError(f"{what} is not a number any more: lower `student.learning_rate`")
-
-
-def _restored(engine: Any) -> int:
-    """Load the last checkpoint, and return the steps that were done before it; 0 without one."""
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return 0
-    with checkpoint.as_directory() as folder:
-        _, state = engine.load_checkpoint(folder)
-    return int(state["step"])
-
-
-def _checkpoint(engine: Any, step: int) -> None:
-    """Every worker gives its shard; Ray Train puts them together in the run's storage, and prunes older ones."""
-    with tempfile.TemporaryDirectory() as folder:
-        engine.save_checkpoint(folder, tag="step", client_state={"step": step})
-        ray.train.report({"step": step}, checkpoint=ray.train.Checkpoint.from_directory(folder))
-
-
-@torch.no_grad()
-def _validated(
-    engine: Any, records: Sequence[Record], student: Student, pad_id: int, rank: int, workers: int
-) -> dict[str, float]:
-    """Mean losses a token on held-out records, shared out over the workers; and agreement: the share of records all of
-    whose tokens are the student's first choice too, each after the teacher's tokens before it.
-
-    Raises:
-        UserError: a loss is not a number.
-    """
-    engine.eval()
-    by_length = sorted(records, key=length)
-    sums = torch.zeros(5, device=engine.device)
-    # Every worker runs as many batches: under ZeRO-3 each of them takes part in gathering the weights.
-    for block in slices(by_length, student.micro_batch_size * workers):
-        own = block[rank::workers]
-        batch = _collated(own, block[0], pad_id).to(engine.device)
-        logits = engine(batch)
-        losses = distillation_loss(logits, batch.targets, **_weights(student), tokens=1)
-        wrong = torch.zeros(len(batch.input_ids), device=engine.device)
-        wrong.index_add_(0, batch.rows, (logits.argmax(-1) != batch.targets.ids).float())
-        right = (wrong == 0).sum() if own else torch.zeros((), device=engine.device)
-        counted = torch.tensor([len(own), float(batch.targets.weights.sum())], device=engine.device)
-        sums += torch.cat([torch.stack([losses.kd, losses.ce, right]), counted])
-    torch.distributed.all_reduce(sums)
-    engine.train()
-    kd, ce, agree, count, tokens = sums.tolist()
-    _require_number(kd + ce, "the loss on the validation split")
-    return {"kd": kd / tokens, "ce": ce / tokens, "agreement": agree / count}
-
-
-def _save(deepspeed: Any, model: Any, tokenizer: Any, config: Config, card: str, *, write: bool) -> None:
-    """Write the Hugging Face folder to the run; under ZeRO-3 every worker helps to gather the weights."""
-    parameters = [p for p in model.parameters() if hasattr(p, "ds_id")]
-    with deepspeed.zero.GatheredParameters(parameters, modifier_rank=None, enabled=bool(parameters)):
-        if not write:
+    @contextmanager
+    def _counted(self, batch: Batch) -> Iterator[None]:
+        """Count the operations of the first micro-batch."""
+        if self._teller.flops or self._place.rank:
+            yield
             return
-        with tempfile.TemporaryDirectory() as folder:
-            model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-            (Path(folder) / "README.md").write_text(card, encoding="utf-8")
-            # An older student stays whole until there is a new one to take its place.
-            config.run.clear("student")
-            config.run.storage.upload(Path(folder), "student")
+        with flops.counter() as counted:
+            yield
+        self._teller.flops = counted.get_total_flops() / batch.input_ids.numel()
+        peak, measured = flops.peak(self._engine.device)
+        self._teller.peak = peak * self._place.workers
+        self._teller.say(f"a worker's peak is {peak / 1e12:.2f} TFLOP/s, {'measured' if measured else 'by its maker'}")
+
+    def _losses(self, kd: torch.Tensor, ce: torch.Tensor, what: str) -> dict[str, float]:
+        found = {"kd": float(kd), "ce": float(ce)}
+        total = self._student.kd_weight * found["kd"] + self._student.ce_weight * found["ce"]
+        if not abs(total) < float("inf"):
+            raise UserError(f"{what} is not a number any more: lower `student.learning_rate`")
+        return {"loss": total, **found}
+
+    @torch.no_grad()
+    def _validate(self) -> None:
+        """Mean losses a token on held-out records, shared out over the workers; and agreement: the share of sequences
+        all of whose tokens are the student's first choice too, each after the tokens before it. The best student so
+        far is kept."""
+        engine, records, place = self._engine, self._held_out, self._place
+        kd_tokens, ce_tokens = max(1, int(records.kd_tokens.sum())), max(1, int(records.ce_tokens.sum()))
+        engine.eval()
+        order = sorted(range(len(records)), key=lambda i: int(records.lengths[i]))
+        sums = torch.zeros(4, device=engine.device)
+        # Every worker runs as many batches: under ZeRO-3 each of them takes part in gathering the weights.
+        for block in slices(order, self._student.micro_batch_size * place.workers):
+            own = block[place.rank :: place.workers]
+            batch = self._collated(records, own)
+            _, kd, ce, chosen = engine(batch, kd_tokens, ce_tokens, choices=True)
+            wrong = torch.zeros(int(batch.sequence.max()) + 1, device=engine.device)
+            wrong.index_add_(0, batch.sequence, (chosen != batch.targets.ids).float())
+            right = torch.stack([(wrong == 0).sum(), wrong.new_tensor(len(wrong))]) if own else wrong.new_zeros(2)
+            sums += torch.cat([torch.stack([kd, ce]), right])
+        torch.distributed.all_reduce(sums)
+        engine.train()
+        scores = self._losses(sums[0], sums[1], "the loss on the validation split")
+        scores["agreement"] = float(sums[2] / sums[3])
+        state = self._state
+        row = {"step": state.step, **{f"validation_{name}": value for name, value in scores.items()}}
+        state.curve.append(row)
+        self._teller.track(row)
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        epoch = state.step / self._sampler.steps_in_epoch
+        if state.best is None or scores["loss"] < state.best["loss"]:
+            state.best, state.worse = {"step": state.step, **scores}, 0
+            self._keep(state.step)
+        else:
+            state.worse += 1
+        self._teller.say(f"epoch {epoch:.4g}, on the validation split: {shown}")
+
+    def _keep(self, step: int) -> None:
+        """Store the student as it is now."""
+        base = partial(make_student, self._recipe, say=lambda _: None, whole=True)
+        with self._gathered(self._made.model):
+            if self._place.rank == 0:
+                with tempfile.TemporaryDirectory() as folder:
+                    write_folder(
+                        self._made.model,
+                        self._made.tokenizer,
+                        Path(folder),
+                        dtype=computes_in(self._student),
+                        card="",
+                        base=lambda: base(dtype=computes_in(self._student))[0],
+                    )
+                    self._best.put(step, Path(folder))
+        torch.distributed.barrier()
+
+    def _is_old(self) -> bool:
+        minutes = self._student.checkpoint_minutes
+        return minutes is not None and time.monotonic() - self._checkpointed > minutes * 60
+
+    def _checkpoint(self) -> None:
+        """Every worker gives its shard; Ray Train puts them together in the run's storage while training goes on, and
+        prunes older ones."""
+        folder = tempfile.mkdtemp(prefix="stillhouse-checkpoint-")
+        self._state.workers = self._place.workers
+        checkpoints.save(self._engine, Path(folder), self._state, rank=self._place.rank)
+        if self._place.rank == 0:
+            self._best.prune(None if self._state.best is None else int(self._state.best["step"]))
+        ray.train.report(
+            {"step": self._state.step},
+            checkpoint=ray.train.Checkpoint.from_directory(folder),
+            checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
+            delete_local_checkpoint_after_upload=True,
+        )
+        self._checkpointed = time.monotonic()
+
+    def _finish(self) -> dict[str, float]:
+        """Worker 0 makes the best student the run's, with its card and its curve."""
+        best = self._state.best
+        assert best is not None, "the last step is always validated"
+        scores = {name: value for name, value in best.items() if name != "step"}
+        counts = {"steps": self._state.step, "best_step": best["step"], "workers": self._place.workers}
+        if self._student.kd_weight:
+            counts["teacher_mass"] = self._records.mass
+        if self._place.rank == 0:
+            card = model_card(self._recipe, self._config.inputs, scores, {**counts, "records": len(self._records)})
+            with tempfile.TemporaryDirectory() as temporary:
+                folder = Path(temporary)
+                self._best.get(int(best["step"]), folder)
+                (folder / "README.md").write_text(card, encoding="utf-8")
+                curve = "".join(json.dumps(row) + "\n" for row in self._state.curve)
+                (folder / "training.jsonl").write_text(curve)
+                # An older student stays whole until there is a new one to take its place.
+                self._config.run.clear("student")
+                self._config.run.storage.upload(folder, "student")
+        if self._place.local_rank == 0:
+            shutil.rmtree(self._cache, ignore_errors=True)
+        return {**counts, **scores}

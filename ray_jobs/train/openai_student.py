@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ray_jobs.progress import say
 from stillhouse import lineage
-from stillhouse.endpoint.client import Endpoint, Loop, Refused
+from stillhouse.endpoint.client import Endpoint, Loop, Refused, Unanswered
 from stillhouse.endpoint.student import MODEL, SECTION, RemoteStudent
 from stillhouse.errors import UserError
 from stillhouse.export.examples import Examples
@@ -153,6 +153,8 @@ class _Tuning:
                     file_id = await self._uploaded(split, each.path, search=known)
                     self._save(self.state.model_copy(update={"files": {**self.state.files, split: file_id}}))
             job = await self._made(search=known)
+        except Unanswered as error:
+            raise UserError(f"{error}: the same command goes on") from error
         except Refused as error:
             raise UserError(f"{self._section.model} cannot be fine-tuned: {error}") from error
         self._save(self.state.model_copy(update={"job": job.id}))
@@ -222,7 +224,7 @@ class _Tuning:
                 self._tell(await self._endpoint.call(partial(self._events, job_id, after=self.state.told)))
                 if job.status in _ENDED:
                     break
-                await asyncio.sleep(self._section.poll_s)
+                await _pause(self._section.poll_s)
             if job.status == "succeeded":
                 return job, _losses(await self._endpoint.call(partial(self._events, job_id, after=None)))
         except Refused as error:
@@ -268,6 +270,10 @@ class _Tuning:
     def _save(self, state: State) -> None:
         self._run.storage.write(self._key, state.model_dump_json().encode())
         self.state = state
+
+
+async def _pause(seconds: float) -> None:
+    await asyncio.sleep(seconds)
 
 
 def _losses(events: list[FineTuningJobEvent]) -> dict[str, float]:
