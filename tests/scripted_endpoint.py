@@ -18,7 +18,7 @@ from email.parser import BytesParser
 from email.policy import HTTP
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -110,7 +110,9 @@ class ScriptedEndpoint:
 
             def _serve(self) -> None:
                 content = self.rfile.read(int(self.headers.get("content-length") or 0))
-                reply = endpoint.reply(self.command, urlsplit(self.path).path, self.headers, content)
+                asked = urlsplit(self.path)
+                query = dict(parse_qsl(asked.query))
+                reply = endpoint.reply(self.command, asked.path, self.headers, content, query)
                 if reply.hang_s:
                     endpoint._closing.wait(reply.hang_s)
                 headers = {"content-type": "application/json", "content-length": len(reply.body), **reply.headers}
@@ -140,7 +142,9 @@ class ScriptedEndpoint:
         """All prompts, in the order in which they came."""
         return [call.prompt for call in self.calls]
 
-    def reply(self, method: str, path: str, headers: Mapping[str, str], content: bytes) -> Reply:
+    def reply(
+        self, method: str, path: str, headers: Mapping[str, str], content: bytes, query: Mapping[str, str]
+    ) -> Reply:
         """What one request gets."""
         if headers.get("authorization", "") != (f"Bearer {self.key}" if self.key else ""):
             # OpenAI repeats the key, and so does this one, to see that nobody passes it on.
@@ -187,7 +191,9 @@ class ScriptedEndpoint:
         text = self.answer(prompt)
         prompt_ids, ids = self._ids(prompt, special=path == "/completions"), self._ids(text, special=False)
         vllm = bool(body.get("return_token_ids"))
-        wanted = body.get("top_logprobs") if path == "/chat/completions" else body.get("logprobs")
+        wanted = body.get("logprobs")
+        if path == "/chat/completions":
+            wanted = body.get("top_logprobs", 0) if wanted else None
         logprobs = None
         if wanted is not None and self.tokenizer is not None:
             logprobs = self._logprobs(path, [*ids, *([self.tokenizer.eos_token_id] if vllm else [])], wanted, vllm)
@@ -204,13 +210,14 @@ class ScriptedEndpoint:
         return {"id": "1", "object": "x", "created": 1, "model": self.model, "choices": choices, "usage": usage}
 
     def _logprobs(self, path: str, ids: list[int], k: int, by_number: bool) -> dict[str, Any]:
-        rows = [(token, self.distribution(token)[:k]) for token in ids]
+        values = [dict(self.distribution(token))[token] for token in ids]
+        rows = [(token, value, self.distribution(token)[:k]) for token, value in zip(ids, values, strict=True)]
         if path == "/completions":
             spell = (lambda t: f"token_id:{t}") if by_number else lambda t: _legacy(self.spelled(t))
             return {
-                "tokens": [spell(token) for token, _ in rows],
-                "token_logprobs": [dict(top)[token] for token, top in rows],
-                "top_logprobs": [{spell(t): value for t, value in top} for _, top in rows],
+                "tokens": [spell(token) for token, _, _ in rows],
+                "token_logprobs": values,
+                "top_logprobs": [{spell(t): value for t, value in top} for _, _, top in rows],
             }
 
         def entry(token: int, value: float) -> dict[str, Any]:
@@ -219,8 +226,7 @@ class ScriptedEndpoint:
             return {"token": name, "bytes": list(spelled), "logprob": value}
 
         content = [
-            entry(token, dict(top)[token]) | {"top_logprobs": [entry(t, value) for t, value in top]}
-            for token, top in rows
+            entry(token, own) | {"top_logprobs": [entry(t, value) for t, value in top]} for token, own, top in rows
         ]
         return {"content": content}
 

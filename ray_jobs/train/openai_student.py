@@ -78,9 +78,7 @@ def train_openai(recipe: Recipe, run: Run) -> None:
         job, losses = tuning.run()
     except BaseException:
         if tuning.state is not None and tuning.state.job is not None:
-            say(
-                "train", f"the job {tuning.state.job} is the endpoint's, and goes on there: the same command follows it"
-            )
+            say("train", f"the job {tuning.state.job} goes on at the endpoint: the same command follows it")
         raise
     assert tuning.state is not None
     if not job.fine_tuned_model:
