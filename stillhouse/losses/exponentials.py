@@ -52,10 +52,12 @@ class Exponentials:
         """
         shares = [given[:, None] / total for given, total in zip(d_tails, self._sums, strict=True)]
         shares[0] /= self._temperature
+        scratch: torch.Tensor | None = None
         for rows in _blocks(self._softened):
             block = self._softened[rows]
             if self._squared:
-                block *= (block * shares[1][rows]).add_(shares[0][rows])
+                scratch = torch.empty_like(block) if scratch is None else scratch[: len(block)]
+                block *= torch.mul(block, shares[1][rows], out=scratch).add_(shares[0][rows])
                 continue
             block *= shares[0][rows]
             if self._plain is not None:
@@ -66,7 +68,8 @@ def _exponentiate(block: torch.Tensor, greatest: torch.Tensor, temperature: floa
     """In place exp((block - greatest) / temperature), and its sums."""
     block -= greatest
     if temperature != 1:
-        block /= temperature
+        # A vectorised product takes half the time of a division.
+        block *= 1 / temperature
     return block.exp_().sum(-1, keepdim=True)
 
 

@@ -111,8 +111,10 @@ class _FusedHead(torch.autograd.Function):
         if ctx.gradients is None:
             raise RuntimeError("the fused head's gradients are made once, and were taken: compute the loss again")
         gradients, ctx.gradients = ctx.gradients, None
-        # In place: another [vocab, features] would cost as much as all of the chunks.
-        return (*(None if one is None else one.mul_(scale) for one in gradients), None, None)
+        # Where it costs no wait for a GPU, a scale of 1 is worth a look: it saves a pass over the weight's gradient.
+        if scale.device.type != "cpu" or scale != 1:
+            gradients = [None if one is None else one.mul_(scale) for one in gradients]
+        return (*gradients, None, None)
 
 
 class _Batch:
@@ -131,7 +133,10 @@ class _Batch:
         self._logits = torch.empty(min(plan.chunk, len(hidden)), plan.size, dtype=wide, device=hidden.device)
         self._d_hidden = torch.empty_like(hidden) if wanted[0] else None
         # Chunks add up in float32, as they do inside of one matrix product.
-        self._d_weight = torch.zeros_like(weight, dtype=wide) if wanted[1] else None
+        self._d_weight = torch.empty_like(weight, dtype=wide) if wanted[1] else None
+        if self._d_weight is not None:
+            # The first chunk writes the others.
+            self._d_weight[plan.size if len(hidden) else 0 :] = 0
         self._d_bias = torch.zeros_like(bias, dtype=wide) if bias is not None and wanted[2] else None
         self._differentiates = any(wanted)
         self.sums = torch.zeros(3, dtype=wide, device=hidden.device)
@@ -180,8 +185,10 @@ class _Batch:
         if self._d_weight is not None:
             sums = self._d_weight[: self._plan.size]
             if sums.dtype == self._dtype:
-                sums.addmm_(typed.t(), hidden)
-            else:
+                sums.addmm_(typed.t(), hidden, beta=int(rows.start > 0))
+            elif rows.start:
                 sums += typed.t() @ hidden
+            else:
+                sums.copy_(typed.t() @ hidden)
         if self._d_bias is not None:
             self._d_bias[: self._plan.size] += d_logits.sum(0)
