@@ -202,7 +202,7 @@ def _checked(table: pyarrow.Table, key: str, wanted: Wanted) -> tuple[pyarrow.Ta
     columns = {name: pyarrow.array(values, pyarrow.list_(pyarrow.int32())) for name, values in tokens.items()}
     columns |= {name: pyarrow.array(values, pyarrow.int64()) for name, values in figures.items()}
     if wanted.signal:
-        chosen = table.take(kept)
+        chosen = table.take(pyarrow.array(kept, pyarrow.int64()))
         columns |= {name: chosen[name] for name, _ in SIGNAL_FIELDS}
     return pyarrow.table(columns), mass
 

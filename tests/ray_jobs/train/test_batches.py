@@ -2,49 +2,38 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections import Counter
-from pathlib import Path
-from typing import Any
 
-import pyarrow
-import pytest
+import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ray_jobs.train.batches import Sampler, captured_mass, collate, length, load_split, shares, weightless
-from stillhouse.data import Record as Data
-from stillhouse.errors import UserError
-from stillhouse.losses.mix import distillation_loss
-from stillhouse.run import Run
-from stillhouse.signal.schema import Completion, read_table, to_row, to_table, write_table
+from ray_jobs.train.batches import Sampler, collate, micro_batches, shares, weightless
+from ray_jobs.train.records import Example
 from stillhouse.signal.sparse import SparseSignal
 
 
-def _record(prompt: list[int], completion: list[int]) -> dict[str, Any]:
-    return {
-        "id": f"record-{prompt[0]}",
-        "prompt_token_ids": prompt,
-        "completion_token_ids": completion,
-        "signal": SparseSignal.of(
-            [[token, token + 1] for token in completion[:-1]] + [[completion[-1]]],
-            [[-0.1, -2.4] for _ in completion[:-1]] + [[0.0]],
-        ),
-    }
+def _example(prompt: list[int], completion: list[int], *, signal: bool = True, cross_entropy: bool = True) -> Example:
+    told = SparseSignal.of(
+        [[token, token + 1] for token in completion[:-1]] + [[completion[-1]]],
+        [[-0.1, -2.4] for _ in completion[:-1]] + [[0.0]],
+    )
+    return Example(np.array(prompt, np.int32), np.array(completion, np.int32), told if signal else None, cross_entropy)
 
 
 @given(
     records=st.integers(1, 200),
-    workers=st.sampled_from([1, 2, 4]),
+    workers=st.integers(1, 5),
     micro=st.sampled_from([1, 2, 3]),
-    repeat=st.sampled_from([1, 2, 3]),
+    batch_size=st.integers(1, 20),
     seed=st.integers(0, 100),
 )
 @settings(max_examples=80, deadline=None)
-def test_an_epoch_sees_every_record_once(records: int, workers: int, micro: int, repeat: int, seed: int) -> None:
-    batch_size = workers * micro * repeat
+def test_an_epoch_sees_every_record_once(records: int, workers: int, micro: int, batch_size: int, seed: int) -> None:
+    # An elastic training may have a number of workers that the batch is no multiple of.
+    repeat = micro_batches(batch_size=batch_size, workers=workers, micro_batch_size=micro)
     sampler = Sampler([(7 * i) % 11 + 1 for i in range(records)], batch_size=batch_size, seed=seed)
     for epoch in range(2):
         seen: Counter[int] = Counter()
@@ -89,129 +78,49 @@ def test_records_of_like_length_share_a_batch() -> None:
 
 
 def test_collate_puts_loss_on_the_positions_that_predict_the_completion() -> None:
-    records = [_record([5, 6, 7], [10, 2]), _record([8], [11, 12, 2])]
-
-    batch = collate(records, pad_id=0)
+    batch = collate([_example([5, 6, 7], [10, 2]), _example([8], [11, 12, 2])], pad_id=0)
 
     assert batch.input_ids.tolist() == [[5, 6, 7, 10, 2], [8, 11, 12, 2, 0]]
+    assert batch.attention_mask is not None
     assert batch.attention_mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
-    assert batch.rows.tolist() == [0, 0, 1, 1, 1]
+    assert batch.rows.tolist() == batch.sequence.tolist() == [0, 0, 1, 1, 1]
     assert batch.columns.tolist() == [2, 3, 0, 1, 2]
     assert batch.targets.ids.tolist() == [10, 2, 11, 12, 2]
     following = batch.input_ids[batch.rows, batch.columns + 1]
     assert following.tolist() == batch.targets.ids.tolist(), "each position predicts the next token"
     assert batch.targets.top_ids[0].tolist() == [10, 11]
     assert torch.isneginf(batch.targets.top_logprobs[1, 1]), "the end of the sequence has one entry"
-    assert weightless(batch).targets.weights.sum() == 0
+    nothing = weightless(batch).targets
+    assert nothing.kd.sum() == nothing.ce.sum() == 0
+
+
+def test_packed_sequences_lie_end_to_end_and_predict_only_themselves() -> None:
+    batch = collate([_example([5, 6, 7], [10, 2]), _example([8], [11, 12, 2])], pad_id=0, packing=True)
+
+    assert batch.input_ids.tolist() == [[5, 6, 7, 10, 2, 8, 11, 12, 2]]
+    assert batch.attention_mask is None
+    assert batch.position_ids is not None
+    assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 3]]
+    assert batch.rows.tolist() == [0] * 5
+    assert batch.columns.tolist() == [2, 3, 5, 6, 7]
+    assert batch.sequence.tolist() == [0, 0, 1, 1, 1]
+    assert batch.targets.ids.tolist() == [10, 2, 11, 12, 2]
+    assert batch.input_ids[0, batch.columns + 1].tolist() == batch.targets.ids.tolist()
 
 
 def test_a_truncated_completion_teaches_no_end() -> None:
-    truncated = _record([5, 6], [10, 11])
+    batch = collate([_example([5, 6], [10, 11]), _example([5, 6, 7, 8], [10, 2])], pad_id=2)
 
-    batch = collate([truncated, _record([5, 6, 7, 8], [10, 2])], pad_id=2)
-
-    own = batch.rows == 0
+    own = batch.sequence == 0
     assert 2 not in batch.targets.ids[own].tolist(), "the padding after it is the end token, and carries no loss"
 
 
-def test_captured_mass_is_the_mean_over_tokens() -> None:
-    half = SparseSignal.of([[10, 11], [2]], [[math.log(0.3), math.log(0.2)], [0.0]])
-    whole = SparseSignal.of([[10, 11], [2]], [[math.log(0.75), math.log(0.25)], [0.0]])
-    assert captured_mass([{**_record([5], [10, 2]), "signal": signal} for signal in (half, whole)]) == pytest.approx(
-        (0.5 + 1 + 1 + 1) / 4
-    )
+def test_each_sequence_carries_its_own_losses() -> None:
+    scored, gold = _example([5], [10, 2], cross_entropy=False), _example([5], [13, 14, 2], signal=False)
 
+    targets = collate([scored, gold], pad_id=0).targets
 
-def _write(folder: Path, rows: list[dict[str, Any]]) -> Run:
-    run = Run.open(str(folder))
-    table = to_table(
-        [
-            to_row(
-                Data(row["id"], i, {}, None),
-                Completion(
-                    row["prompt_token_ids"],
-                    "",
-                    row["completion_token_ids"],
-                    row.get("finish_reason", "stop"),
-                    None,
-                    row["signal"],
-                ),
-            )
-            for i, row in enumerate(rows)
-        ]
-    )
-    run.storage.write("dataset/train.parquet", write_table(table, {}))
-    return run
-
-
-def test_records_that_do_not_fit_are_counted_or_refused(tmp_path: Path) -> None:
-    run = _write(tmp_path, [_record([1] * 5, [10, 2]), _record([1] * 50, [10, 2])])
-
-    fitting, left_out = load_split(run, "train", max_length=20)
-
-    assert [length(record) for record in fitting] == [7]
-    assert left_out == 1
-    with pytest.raises(UserError, match="no train record fits into 4 tokens"):
-        load_split(run, "train", max_length=4)
-
-
-def test_the_end_of_a_sequence_may_lack_its_distribution_and_is_learnt_from_its_token(tmp_path: Path) -> None:
-    told = SparseSignal.of([[10, 11], []], [[-0.1, -2.4], []])
-    run = _write(tmp_path, [{**_record([7], [10, 2]), "signal": told}])
-    (record,), _ = load_split(run, "train", max_length=20)
-    targets = collate([record], pad_id=0).targets
-    assert targets.ids.tolist() == [10, 2]
-    logits = torch.randn(2, 20, requires_grad=True)
-    losses = distillation_loss(logits, targets, kd_weight=1.0, ce_weight=0.0, temperature=2.0, tokens=2)
-    losses.total.backward()
-    assert torch.isfinite(losses.kd)
-    assert losses.kd > 0
-    assert logits.grad is not None
-    assert logits.grad[0].abs().sum() > 0
-    assert logits.grad[1].abs().sum() == 0
-
-
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        ({"signal": None}, "lacks the teacher's logprobs of a token"),
-        ({"signal": SparseSignal.of([[], [10, 11]], [[], [-0.1, -2.4]])}, "lacks the teacher's logprobs of a token"),
-        (
-            {"signal": SparseSignal.of([[10, 11], []], [[-0.1, -2.4], []]), "finish_reason": "length"},
-            "lacks the teacher's logprobs of a token",
-        ),
-        ({"signal": SparseSignal.of([[10, 11]], [[-0.1, -2.4]])}, "lacks the teacher's logprobs of a token"),
-        ({"completion_token_ids": []}, "no prompt or no completion"),
-    ],
-)
-def test_a_record_without_the_teachers_signal_is_refused(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
-    run = _write(tmp_path, [_record([5, 6], [10, 2]), {**_record([7], [10, 2]), **changes}])
-
-    with pytest.raises(UserError, match=told) as caught:
-        load_split(run, "train", max_length=20)
-    assert str(caught.value).startswith("dataset/train.parquet, record record-7 ")
-
-
-@pytest.mark.parametrize("mass", [math.nan, 7.0])
-def test_values_that_are_no_probabilities_are_refused(tmp_path: Path, mass: float) -> None:
-    run = _write(tmp_path, [_record([5, 6], [10, 2])])
-    table = read_table(run.storage.read("dataset/train.parquet"), name="train")
-    masses = pyarrow.array([[mass, 1.0]], table.schema.field("mass").type)
-    table = table.set_column(table.column_names.index("mass"), "mass", masses)
-    run.storage.write("dataset/train.parquet", write_table(table, {}))
-
-    with pytest.raises(UserError, match="record record-5 holds values that are no logprobs: capture again"):
-        load_split(run, "train", max_length=20)
-
-
-def test_text_alone_is_read_only_where_no_distribution_is_wanted(tmp_path: Path) -> None:
-    run = _write(tmp_path, [{**_record([5, 6], [10, 2]), "signal": None}])
-
-    (record,), _ = load_split(run, "train", max_length=20, with_signal=False)
-
-    batch = collate([record], pad_id=0)
-    assert batch.targets.ids.tolist() == [10, 2]
-    assert batch.targets.top_ids.shape == (2, 0)
-    losses = distillation_loss(torch.zeros(2, 12), batch.targets, kd_weight=0, ce_weight=1, temperature=1, tokens=2)
-    assert losses.total == pytest.approx(math.log(12))
-    assert losses.kd == 0
+    assert targets.kd.tolist() == [1, 1, 0, 0, 0]
+    assert targets.ce.tolist() == [0, 0, 1, 1, 1]
+    assert torch.isneginf(targets.top_logprobs[2:]).all()
+    assert collate([gold], pad_id=0).targets.top_ids.shape == (3, 0)

