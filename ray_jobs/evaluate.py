@@ -1,7 +1,8 @@
 """Evaluate: teacher, student and cascade on the same held-out records, the threshold, and the report.
 
 `python -m ray_jobs.evaluate --recipe PATH --run URI`. The teacher's answers are those of the capture, so that it is not
-asked twice; the student answers the calibration and the test split through vLLM, as it will be served.
+asked twice; the student answers the calibration and the test split as it will be served: through vLLM, or at its
+endpoint.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from ray_jobs.engine import BatchEngine
 from ray_jobs.entry import main
 from ray_jobs.placement import remote_options
 from ray_jobs.progress import Progress, say
+from ray_jobs.remote_answers import remote_predictions
 from stillhouse import lineage, models
 from stillhouse.calibration import Calibration, calibrate
 from stillhouse.confidence import sequence_confidence
+from stillhouse.endpoint.student import remote_student
 from stillhouse.errors import UserError
 from stillhouse.metrics import Prediction
 from stillhouse.policy import Policy
@@ -48,7 +51,12 @@ def evaluate(recipe: Recipe, run: Run) -> None:
     inputs = lineage.inputs("evaluation", recipe, run)
     say("evaluate", f"reads {run.uri}/dataset and {run.uri}/student, writes {run.uri}/evaluation")
     rows = {split: _rows(run, split) for split in ("calibration", "test")}
-    predictions = _predictions(recipe, run, rows)
+    remote = remote_student(recipe, run)
+    notes: list[str] = []
+    if remote is None:
+        predictions = _predictions(recipe, run, rows)
+    else:
+        predictions, notes = remote_predictions(recipe, remote, rows)
 
     evaluation = recipe.evaluation
     try:
@@ -58,10 +66,11 @@ def evaluate(recipe: Recipe, run: Run) -> None:
             alpha=evaluation.alpha,
             delta=evaluation.delta,
         )
-        report = _report(recipe, run, predictions["test"], calibration, dataset.counts, inputs)
+        report = _report(recipe, run, predictions["test"], calibration, dataset.counts, inputs, notes)
     except ValueError as error:
         raise UserError(str(error)) from error
-    tokenizer = models.load_tokenizer(str(run.fetch("student")))
+    # An endpoint's tokens are not known: those of the dataset are the vLLM teacher's beside it.
+    tokenizer = models.load_tokenizer(str(run.fetch("student")) if remote is None else models.token_source(recipe))
     policy = Policy.from_calibration(
         calibration,
         against=evaluation.against,
@@ -70,6 +79,7 @@ def evaluate(recipe: Recipe, run: Run) -> None:
         task_hash=task_hash(recipe.task),
         sampling=decoding(recipe.task, tokenizer),
         versions=made_by(recipe.seed),
+        student_model=remote.model if remote is not None else None,
     )
     run.clear("evaluation")
     run.storage.write("evaluation/predictions.parquet", _table(predictions))
@@ -159,6 +169,7 @@ def _report(
     calibration: Calibration,
     counts: dict[str, int | float],
     inputs: dict[str, str],
+    notes: Sequence[str],
 ) -> Report:
     left = int(counts["captured"])
     funnel = {"captured": left}
@@ -167,7 +178,7 @@ def _report(
             left -= int(dropped)
             funnel[f"without {name.removeprefix('dropped_')}"] = left
     funnel |= {split: int(counts[split]) for split in ("train", "validation", "calibration", "test")}
-    notes = []
+    notes = list(notes)
     if models.is_dequantised(recipe.teacher.model):
         notes.append("The teacher's weights are dequantised from GGUF, so it is a little less exact than the original.")
     return build_report(

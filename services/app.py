@@ -21,6 +21,7 @@ from services.local import require_free, run_command, serve_until_interrupted, t
 from services.student import locate, policy, student
 from services.teacher import require_weights, teacher
 from stillhouse import models
+from stillhouse.endpoint.student import chat_model, remote_student
 from stillhouse.recipe import Recipe
 from stillhouse.run import Run
 
@@ -76,7 +77,12 @@ def serve_locally(run_uri: str, host: str | None, port: int | None) -> None:
         tell("the teacher's weights are dequantised from GGUF")
     alone = "the student answers nothing alone" if threshold is None else f"the student answers from {threshold:.3f} on"
     tell(f"reads {run.uri}; {alone}")
-    tell("starts student and teacher side by side")
+    remote = remote_student(recipe, run)
+    if remote is None:
+        tell("starts student and teacher side by side")
+    else:
+        chat_model(remote, recipe)  # its key is missing here, or nowhere
+        tell(f"the student is {remote.model} at {remote.url}; starts the teacher")
 
     def ready() -> str:
         offered = ", ".join(names(recipe.name))
@@ -90,7 +96,8 @@ def serve_locally(run_uri: str, host: str | None, port: int | None) -> None:
 def _cpus(recipe: Recipe) -> int:
     from services.vllm_server import logical_cpus
 
-    return gateway.CPUS + logical_cpus(recipe.student.engine) + logical_cpus(recipe.teacher.engine)
+    own = logical_cpus(recipe.student.engine) if recipe.student.openai is None else 0
+    return gateway.CPUS + own + logical_cpus(recipe.teacher.engine)
 
 
 def command(words: Sequence[str] | None) -> None:

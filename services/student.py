@@ -1,4 +1,4 @@
-"""The student's deployment, and the check that it is the student which the policy was calibrated for."""
+"""The student, deployed or at its endpoint, and the check that the policy was calibrated for it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from functools import partial
 
 from ray.serve.deployment import Application
 
+from stillhouse.endpoint.student import RemoteStudent, remote_student
 from stillhouse.errors import UserError
 from stillhouse.policy import Policy
 from stillhouse.recipe import Recipe
@@ -13,8 +14,10 @@ from stillhouse.run import Run, file_sha256
 from stillhouse.task import task_hash
 
 
-def student(recipe: Recipe, model_id: str, run: Run) -> Application:
-    """The run's student behind vLLM."""
+def student(recipe: Recipe, model_id: str, run: Run) -> Application | RemoteStudent:
+    """The run's student behind vLLM; one at an endpoint is where it is."""
+    if (remote := remote_student(recipe, run)) is not None:
+        return remote
     # Imported here, since vLLM takes ten seconds, and `policy` has to answer at once.
     from services.vllm_server import deployment
 
@@ -46,6 +49,7 @@ def policy(run: Run, recipe: Recipe) -> Policy:
     manifest = run.finished("student", "train")
     run.finished("evaluation", "evaluate")
     name = "evaluation/policy.json"
+    remote = remote_student(recipe, run)
     try:
         found = Policy.load(run.storage.read(name), source=f"{run.uri}/{name}")
         # The student's hash covers its tokenizer's files.
@@ -53,6 +57,7 @@ def policy(run: Run, recipe: Recipe) -> Policy:
             student_hash=manifest.content_hash(),
             tokenizer_hash=found.tokenizer_hash,
             task_hash=task_hash(recipe.task),
+            student_model=remote.model if remote is not None else None,
         )
     except KeyError as error:
         raise UserError(f"{run.uri} has no {name}: run `stillhouse evaluate` first") from error

@@ -38,8 +38,16 @@ class Policy(BaseModel):
     coverage: Estimate | None = Field(
         description="Expected share of requests answered alone; null without a threshold."
     )
-    student_hash: str = Field(pattern=_SHA256, description="sha256 of the student's files.")
-    tokenizer_hash: str = Field(pattern=_SHA256, description="sha256 of the student's tokenizer.")
+    student_hash: str = Field(
+        pattern=_SHA256,
+        description="sha256 of the student's files; for one at an endpoint, of what says where and which it is.",
+    )
+    student_model: str | None = Field(
+        default=None, description="For a student at an endpoint: the endpoint's name of it, in place of weights."
+    )
+    tokenizer_hash: str = Field(
+        pattern=_SHA256, description="sha256 of the tokenizer that `sampling` names tokens of: the student's own."
+    )
     task_hash: str = Field(pattern=_SHA256, description="sha256 of the task: template, contract, choices.")
     sampling: dict[str, JsonValue] = Field(description="Sampling parameters that the answers were made with.")
     versions: dict[str, str] = Field(description="Versions of what made this policy, by package.")
@@ -55,6 +63,7 @@ class Policy(BaseModel):
         task_hash: str,
         sampling: dict[str, JsonValue],
         versions: dict[str, str],
+        student_model: str | None = None,
     ) -> "Policy":
         """The policy that a calibration allows; hashes are sha256 in lower-case hex."""
         return cls(
@@ -65,6 +74,7 @@ class Policy(BaseModel):
             n_calibration=calibration.n,
             coverage=calibration.coverage,
             student_hash=student_hash,
+            student_model=student_model,
             tokenizer_hash=tokenizer_hash,
             task_hash=task_hash,
             sampling=sampling,
@@ -81,8 +91,15 @@ class Policy(BaseModel):
             raise ValueError(f"A confidence lies between 0 and 1, but this one is {confidence}.")
         return self.threshold is not None and confidence >= self.threshold
 
-    def check(self, *, student_hash: str, tokenizer_hash: str, task_hash: str) -> None:
+    def check(
+        self, *, student_hash: str, tokenizer_hash: str, task_hash: str, student_model: str | None = None
+    ) -> None:
         """Raises ValueError unless this policy was calibrated for that student, tokenizer and task."""
+        if student_model != self.student_model:
+            raise ValueError(
+                f"The policy was calibrated for {self.student_model or 'weights'}, not for"
+                f" {student_model or 'weights'}; evaluate this student to get a policy of its own."
+            )
         given = {"student": student_hash, "tokenizer": tokenizer_hash, "task": task_hash}
         own = {"student": self.student_hash, "tokenizer": self.tokenizer_hash, "task": self.task_hash}
         for name, value in given.items():

@@ -118,7 +118,7 @@ class Cascade:
 
 def _confidence(found: Generation) -> float | None:
     """The sequence confidence; None where logprobs are missing or broken, which must never pass for certainty."""
-    if len(found.tokens) != found.usage.completion_tokens:
+    if len(found.tokens) != found.usage.completion_tokens and not found.spelled:
         logger.warning("no confidence: %d logprobs for %d tokens", len(found.tokens), found.usage.completion_tokens)
         return None
     try:

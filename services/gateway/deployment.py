@@ -15,8 +15,10 @@ from ray.serve.handle import DeploymentHandle
 
 from services.gateway.app import make_app
 from services.gateway.cascade import Cascade
-from services.gateway.engine import ServeEngine
+from services.gateway.engine import Engine, ServeEngine
+from services.gateway.remote_engine import RemoteEngine
 from services.gateway.responses import names
+from stillhouse.endpoint.student import RemoteStudent, chat_model
 from stillhouse.policy import Policy
 from stillhouse.recipe import Recipe
 
@@ -31,7 +33,11 @@ class Gateway:
     """One replica of the endpoint."""
 
     def __init__(
-        self, recipe: Recipe, policy: Policy, student: DeploymentHandle[Any], teacher: DeploymentHandle[Any]
+        self,
+        recipe: Recipe,
+        policy: Policy,
+        student: DeploymentHandle[Any] | RemoteStudent,
+        teacher: DeploymentHandle[Any],
     ) -> None:
         # The gateway's log is Serve's: a file of this replica in Ray's session folder.
         log = logging.getLogger("services")
@@ -41,7 +47,7 @@ class Gateway:
         self._recipe = recipe
         self._decoding = policy.sampling
         self._cascade = Cascade(
-            ServeEngine(student, student_name),
+            _student(student, student_name, recipe),
             ServeEngine(teacher, teacher_name),
             task=recipe.task,
             policy=policy,
@@ -52,8 +58,17 @@ class Gateway:
         return make_app(self._recipe.name, self._recipe.task, self._cascade, self._decoding)
 
 
-def deployment(recipe: Recipe, policy: Policy, *, student: Application, teacher: Application) -> Application:
-    """The gateway over the deployments of student and teacher."""
+def _student(found: DeploymentHandle[Any] | RemoteStudent, name: str, recipe: Recipe) -> Engine:
+    # Its key is looked up here, on the node where it is used.
+    if isinstance(found, RemoteStudent):
+        return RemoteEngine(chat_model(found, recipe, live=True), recipe.task)
+    return ServeEngine(found, name)
+
+
+def deployment(
+    recipe: Recipe, policy: Policy, *, student: Application | RemoteStudent, teacher: Application
+) -> Application:
+    """The gateway over the deployments of student and teacher; a student may lie at an endpoint instead."""
     made = serve.deployment(
         serve.ingress()(Gateway),
         name="gateway",

@@ -59,12 +59,16 @@ class Question:
 
 @dataclass(frozen=True)
 class Generation:
-    """A whole answer; `tokens` has the end of the sequence too, where the engine reports it."""
+    """A whole answer; `tokens` has the end of the sequence too, where the engine reports it.
+
+    `spelled` says that the tokens were seen to spell the whole text, where their number is not the one that is billed.
+    """
 
     text: str
     finish_reason: str
     tokens: tuple[Token, ...]
     usage: Usage
+    spelled: bool = False
 
     @property
     def logprobs(self) -> list[float]:

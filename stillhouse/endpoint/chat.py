@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stillhouse.confidence import sequence_confidence
-from stillhouse.endpoint.client import Endpoint, Refused, Sent, Settings, Unsupported
+from stillhouse.endpoint.client import LONGEST_WAIT_S, Endpoint, Refused, Sent, Settings, Unsupported
 from stillhouse.errors import UserError
 from stillhouse.recipe import Task
 from stillhouse.task import Prompt, chat_messages
@@ -66,11 +66,21 @@ class ChatModel:
         section: where the recipe says how it is asked, for errors.
         model: the endpoint's name of it.
         task: whose answers it gives, asked as the model was trained to be.
+        patience_s: longest `Retry-After` that is waited for, in seconds.
     """
 
-    def __init__(self, settings: Settings, url: str, *, section: str, model: str, task: Task) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        url: str,
+        *,
+        section: str,
+        model: str,
+        task: Task,
+        patience_s: float = LONGEST_WAIT_S,
+    ) -> None:
         """Raises `UserError` where the key is not in the environment."""
-        self.endpoint = Endpoint(settings, url, section=section, model=model)
+        self.endpoint = Endpoint(settings, url, section=section, model=model, patience_s=patience_s)
         self.model = model
         self._format = response_format(task)
         self._limit = "max_tokens"
@@ -96,10 +106,10 @@ class ChatModel:
                 # The name that OpenAI's newer models insist on, and older servers do not know.
                 self._limit = "max_completion_tokens"
 
-    async def known(self) -> bool:
-        """Whether the endpoint answers, and has the model."""
+    async def known(self, limit_s: float) -> bool:
+        """Whether the endpoint answers within `limit_s` seconds, and has the model."""
         try:
-            async with asyncio.timeout(self.endpoint.settings.timeout_s):
+            async with asyncio.timeout(limit_s):
                 await self.endpoint.client.models.retrieve(self.model)
         except Exception:
             return False

@@ -60,6 +60,14 @@ class Unanswered(Refused):
     """The endpoint did not answer this request in as many attempts as the recipe allows."""
 
 
+class Rejected(Refused):
+    """The endpoint finds the request itself wrong; `too_long`: its prompt."""
+
+    def __init__(self, sentence: str, *, too_long: bool = False) -> None:
+        super().__init__(sentence)
+        self.too_long = too_long
+
+
 class Unsupported(Refused):
     """The endpoint does not take a parameter of the request."""
 
@@ -93,12 +101,21 @@ class Endpoint:
     Args:
         section: where the recipe says so, for errors.
         model: that is asked, for errors; None: the recipe's.
+        patience_s: longest `Retry-After` that is waited for, in seconds.
     """
 
-    def __init__(self, settings: Settings, url: str, *, section: str = "teacher", model: str | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        url: str,
+        *,
+        section: str = "teacher",
+        model: str | None = None,
+        patience_s: float = LONGEST_WAIT_S,
+    ) -> None:
         """Raises `UserError` where the key is not in the environment."""
         self.settings, self.url = settings, url
-        self._model = model or settings.model
+        self._model, self._patience_s = model or settings.model, patience_s
         self._key = _key(settings.api_key_env, section)
         self._most = settings.max_attempts
         self.pace = Pace(settings.max_concurrency)
@@ -227,10 +244,10 @@ class Endpoint:
             raise UserError(f"the account at {self.url} has no money left ({words})") from None
         if status in (408, 409, 425, 429) or status >= 500:
             wait = retry_after(error.response.headers)
-            if wait is not None and wait > LONGEST_WAIT_S:
+            if wait is not None and wait > self._patience_s:
                 raise UserError(
-                    f"the endpoint {self.url} asks to be left alone for {wait / 60:.0f} minutes: run the same command"
-                    " again then"
+                    f"the endpoint {self.url} asks to be left alone for"
+                    f" {f'{wait / 60:.0f} minutes' if wait >= 60 else f'{wait:.0f} s'}: run the same command again then"
                 ) from None
             return _Busy(words, retry_after=wait)
         if status in (400, 413, 422):
@@ -240,7 +257,8 @@ class Endpoint:
                     f"the endpoint {self.url} does not take the parameter `{self.quoted(parameter)}` ({words})",
                     parameter,
                 ) from None
-            raise Refused(f"the endpoint refused the request ({words})") from None
+            too_long = code == "context_length_exceeded"
+            raise Rejected(f"the endpoint refused the request ({words})", too_long=too_long) from None
         raise UserError(f"the endpoint {self.url} refuses all requests ({words})") from None
 
 

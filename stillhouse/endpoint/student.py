@@ -8,12 +8,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stillhouse.endpoint.chat import ChatModel
 from stillhouse.errors import UserError
-from stillhouse.recipe import OpenAIStudent, Recipe
+from stillhouse.recipe import Recipe
 from stillhouse.run import Run
 
 MODEL = "student/model.json"
 
 SECTION = "student.openai"
+
+LIVE_ATTEMPTS, LIVE_PATIENCE_S = 2, 1.0
+"""How often one question is asked, and the longest `Retry-After` that is waited for, while somebody waits."""
 
 
 class RemoteStudent(BaseModel):
@@ -54,7 +57,20 @@ def remote_student(recipe: Recipe, run: Run) -> RemoteStudent | None:
     return found
 
 
-def chat_model(found: RemoteStudent, recipe: Recipe) -> ChatModel:
-    """The student, ready to be asked. Raises `UserError` where its key is not in the environment."""
-    assert isinstance(recipe.student.openai, OpenAIStudent)
-    return ChatModel(recipe.student.openai, found.url, section=SECTION, model=found.model, task=recipe.task)
+def chat_model(found: RemoteStudent, recipe: Recipe, *, live: bool = False) -> ChatModel:
+    """The student, ready to be asked.
+
+    Args:
+        live: somebody waits for the answer, and the teacher stands by: few attempts, and no long waits.
+
+    Raises:
+        UserError: its key is not in the environment.
+    """
+    settings = recipe.student.openai
+    assert settings is not None
+    if not live:
+        return ChatModel(settings, found.url, section=SECTION, model=found.model, task=recipe.task)
+    settings = settings.model_copy(update={"max_attempts": min(settings.max_attempts, LIVE_ATTEMPTS)})
+    return ChatModel(
+        settings, found.url, section=SECTION, model=found.model, task=recipe.task, patience_s=LIVE_PATIENCE_S
+    )

@@ -112,6 +112,8 @@ def _summary(task: Task) -> TaskSummary:
 
 
 def _student(recipe: Recipe) -> str:
+    if recipe.student.openai is not None:
+        return f"{recipe.student.openai.model}, fine-tuned through its API"
     init = recipe.student.init
     if init.kind == "pretrained":
         return f"{init.model}, distilled"
