@@ -33,7 +33,9 @@ def _describe(model: type[BaseModel], path: str, sections: list[str]) -> None:
     lines = [f"## {title}", "", f"{(model.__doc__ or '').strip().splitlines()[0]}", ""]
     lines += ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
     nested: list[tuple[str, type[BaseModel]]] = []
-    for name, field in model.model_fields.items():
+    inherited = [name for name in model.model_fields if name not in model.__annotations__]
+    for name in [*(name for name in model.model_fields if name not in inherited), *inherited]:
+        field = model.model_fields[name]
         inner = model_in(field.annotation)
         if inner is not None:
             nested.append((f"{path}.{name}" if path else name, inner))
@@ -67,7 +69,8 @@ def _named(annotation: Any) -> str:
         return "mapping"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "section"
-    return {"str": "text", "int": "whole number", "float": "number"}.get(annotation.__name__, annotation.__name__)
+    name: str = annotation.__name__
+    return {"NoneType": "null", "str": "text", "int": "whole number", "float": "number"}.get(name, name)
 
 
 def _default(field: FieldInfo) -> str:

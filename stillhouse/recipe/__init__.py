@@ -19,7 +19,8 @@ from stillhouse.recipe.section import Disagreement, Name, Section
 from stillhouse.recipe.student import Student, StudentInit
 from stillhouse.recipe.task import Message, Sampling, Task
 from stillhouse.recipe.teacher import Engine, Ensemble, Member, Teacher
-from stillhouse.recipe.training import Lora, Offload, Tracking, Workers
+from stillhouse.recipe.training import Lora, Offload, Tracking, Training, Workers
+from stillhouse.recipe.tune import Tune
 
 __all__ = [
     "Capture",
@@ -48,6 +49,8 @@ __all__ = [
     "Task",
     "Teacher",
     "Tracking",
+    "Training",
+    "Tune",
     "Workers",
     "section_problems",
 ]

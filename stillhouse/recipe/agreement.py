@@ -35,6 +35,8 @@ def section_problems(sections: Mapping[str, Any]) -> Iterator[str]:
         yield from _signal_problems(capture, student)
     if data is not None and data.label is None and student is not None and student.ce_on == "gold":
         yield "`student.ce_on: gold` needs `data.label`"
+    if data is not None and data.label is None and teacher is not None and teacher.tune is not None:
+        yield "`teacher.tune` needs `data.label`"
     if teacher is not None and teacher.url is not None:
         yield from _endpoint_problems(teacher, sections)
     yield from _ensemble_problems(sections)

@@ -11,7 +11,7 @@ from stillhouse.recipe.objective import Divergence
 from stillhouse.recipe.openai_student import OpenAIStudent
 from stillhouse.recipe.section import Section
 from stillhouse.recipe.teacher import Engine
-from stillhouse.recipe.training import Lora, Offload, Tracking, Workers
+from stillhouse.recipe.training import Tracking, Training
 
 
 class StudentInit(Section):
@@ -53,7 +53,7 @@ _OF_AN_API = {"openai", "ce_on", "kd_weight"}
 """Keys that may be said of a student behind an API; there is no divergence, whatever `kd_weight` says."""
 
 
-class Student(Section):
+class Student(Training):
     """The small model, and how it is trained."""
 
     openai: OpenAIStudent | None = Field(
@@ -72,66 +72,7 @@ class Student(Section):
     )
     temperature: float = Field(default=2.0, gt=0, le=20, description="Softens both distributions in the divergence.")
     divergence: Divergence = Field(default_factory=Divergence, description="Which divergence.")
-    fused_head: bool = Field(
-        default=True,
-        description="Compute the loss from the hidden states in chunks of tokens, so that the logits of a batch never"
-        " exist all at once.",
-    )
-    epochs: int = Field(default=3, ge=1, description="Passes over the training records.")
-    max_steps: int | None = Field(
-        default=None, ge=1, description="Stop after so many optimizer steps. Default: all epochs."
-    )
-    learning_rate: float = Field(default=2e-4, gt=0, lt=1, description="Peak of the cosine schedule.")
-    warmup_ratio: float = Field(
-        default=0.05, ge=0, lt=1, description="Share of the steps that warm the learning rate up."
-    )
-    weight_decay: float = Field(default=0.01, ge=0, lt=1, description="AdamW's weight decay.")
-    max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this norm.")
-    batch_size: int = Field(default=32, ge=1, description="Records in one optimizer step, over all workers.")
-    micro_batch_size: int = Field(
-        default=8, ge=1, description="Records that one worker runs through the model at once."
-    )
-    max_length: int = Field(default=1024, ge=8, description="Longest prompt and completion in training, in tokens.")
-    packing: bool = Field(
-        default=False,
-        description="Run a micro-batch as one row of records end to end, without padding, each blind to the others.",
-    )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto",
-        description="What the model computes in; master weights and loss are float32. `auto`: bfloat16 on a GPU,"
-        " float32 on a CPU.",
-    )
-    gradient_checkpointing: bool = Field(
-        default=False, description="Compute activations twice instead of keeping them: slower, with less memory."
-    )
-    lora: Lora | None = Field(default=None, description="Train adapters alone. Default: all weights.")
-    zero_stage: Literal[0, 1, 2, 3] = Field(default=2, description="DeepSpeed ZeRO stage.")
-    offload: Offload = Field(default_factory=Offload, description="What lies in the machine's memory, not the GPU's.")
-    workers: Annotated[int, Field(ge=1)] | Workers = Field(
-        default=2,
-        description="Training processes: one a GPU, or a share of the CPU's cores each. `{min: 1, max: 4}` takes what"
-        " the cluster has, and goes on with fewer or more when that changes.",
-    )
-    device: Literal["cpu", "cuda"] = Field(default="cpu", description="What the workers train on.")
-    validate_every: int | None = Field(
-        default=None, ge=1, description="Optimizer steps between two validations. Default: one an epoch."
-    )
-    patience: int | None = Field(
-        default=None,
-        ge=1,
-        description="Stop early after so many validations without a lower loss. Default: train to the end. The student"
-        " is the best of the validated ones in either case.",
-    )
-    checkpoint_every: int = Field(default=50, ge=1, description="Optimizer steps between two checkpoints.")
-    checkpoint_minutes: float | None = Field(
-        default=None, gt=0, description="A checkpoint is also written when the last one is so old."
-    )
     tracking: Tracking = Field(default_factory=Tracking, description="Where the training's figures go.")
-
-    @property
-    def most_workers(self) -> int:
-        """The number of workers, or the largest it may be."""
-        return self.workers if isinstance(self.workers, int) else self.workers.max
 
     def problems(self) -> Iterator[str]:
         if self.openai is not None:
@@ -140,23 +81,10 @@ class Student(Section):
                     yield f"`{name}` is for weights that are trained here, not for `openai`: leave it out"
             if self.kd_weight not in (0, type(self).model_fields["kd_weight"].default):
                 yield "`kd_weight`: `openai` learns from words alone, not from distributions: leave it out"
-        if isinstance(self.workers, int) and self.batch_size % (self.workers * self.micro_batch_size):
-            yield (
-                f"batch_size ({self.batch_size}) must be a multiple of workers × micro_batch_size"
-                f" ({self.workers} × {self.micro_batch_size})"
-            )
+        yield from super().problems()
         if self.kd_weight + self.ce_weight <= 0:
             yield "kd_weight and ce_weight must not both be zero"
         if self.kd_weight > 0 and self.divergence.tail == "sampled" and self.temperature != 1:
             yield "`divergence.tail: sampled` is unbiased at a temperature of 1 alone: set `temperature: 1`"
-        if self.offload.optimizer and self.zero_stage == 0:
-            yield "`offload.optimizer` needs `zero_stage` 1, 2 or 3"
-        if self.offload.parameters and self.zero_stage != 3:
-            yield "`offload.parameters` needs `zero_stage: 3`"
-        if self.lora is not None:
-            if self.lora.quantize is not None and self.device == "cpu":
-                yield "`lora.quantize` needs `device: cuda`: on a CPU leave it out, and train plain LoRA"
-            if self.lora.quantize is not None and self.zero_stage == 3:
-                yield "`lora.quantize` and `zero_stage: 3` exclude each other: 4-bit weights are not partitioned"
-            if self.init.kind == "fresh":
-                yield "`lora` and `init.kind: fresh` exclude each other: random weights would stay random"
+        if self.lora is not None and self.init.kind == "fresh":
+            yield "`lora` and `init.kind: fresh` exclude each other: random weights would stay random"

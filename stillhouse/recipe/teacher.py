@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from stillhouse.recipe.section import Name, Section
+from stillhouse.recipe.section import Disagreement, Name, Section
+from stillhouse.recipe.tune import Tune
 
 
 class Engine(Section):
@@ -47,6 +48,11 @@ class Teacher(Section):
         " and cached); with `url`, the name that the endpoint knows.",
     )
     engine: Engine = Field(default_factory=Engine, description="How vLLM runs the teacher. Excludes `url`.")
+    tune: Tune | None = Field(
+        default=None,
+        description="Fine-tune it on gold answers first, and ask what comes out. Needs `data.label`; excludes `url`."
+        " Default: as it is.",
+    )
     url: str | None = Field(
         default=None,
         pattern=r"^https?://[^\s@?#]+$",
@@ -85,6 +91,8 @@ class Teacher(Section):
                 yield "`tokenizer` goes with `url`; weights bring their own"
         elif self.engine != Engine():
             yield "`engine` and `url` exclude each other: the endpoint runs its own engine"
+        if self.url is not None and self.tune is not None:
+            yield "`tune` needs the teacher's weights, which `url` does not give"
 
 
 class Member(Teacher):
@@ -96,6 +104,13 @@ class Member(Teacher):
         default_factory=dict,
         description="For `route`: it answers the rows whose columns equal these values, and nothing else.",
     )
+    tune: None = Field(default=None, description="For the first teacher alone.")
+
+    @field_validator("tune", mode="before")
+    @classmethod
+    def _refused(cls, given: object) -> None:
+        if given is not None:
+            raise Disagreement(["is for the first teacher alone: leave it out"])
 
 
 class Ensemble(Section):
