@@ -17,6 +17,9 @@ else
 TORCH_BACKEND := --torch-backend cpu
 endif
 
+# Two at a time, in the order that tests/conftest.py gives; plain `pytest` runs them one after another.
+SIDE_BY_SIDE := -n 2 --dist loadgroup --no-loadscope-reorder
+
 .PHONY: install demo test test-fast lint format bench lock clean
 .DELETE_ON_ERROR:
 
@@ -34,10 +37,10 @@ demo: $(INSTALLED)
 	$(BIN)/python examples/movie_reviews/demo.py
 
 test: $(INSTALLED)
-	$(BIN)/pytest
+	$(BIN)/pytest $(SIDE_BY_SIDE)
 
 test-fast: $(INSTALLED)
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m "not slow"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

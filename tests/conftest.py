@@ -30,6 +30,21 @@ teacher: {model: /nowhere/teacher}
 """
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Share the tests out between two processes by file, so that what a file's tests share is made once.
+
+    Those with several vLLM engines are one group, `engines`: side by side they would want twice the memory. The slow
+    ones begin first, so that the short ones fill the end.
+    """
+    groups = {}
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.location[0]))
+        (groups[item],) = item.get_closest_marker("xdist_group").args
+    slow = {group for item, group in groups.items() if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (groups[item] != "engines", groups[item] not in slow))
+
+
 @pytest.fixture(scope="session")
 def s3() -> Iterator[Callable[[], str]]:
     """Gives a new empty `s3://` address at each call, on an S3 server that subprocesses reach too."""

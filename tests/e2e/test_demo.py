@@ -15,7 +15,7 @@ import pytest
 
 from stillhouse.run import STEPS, Run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("engines")]
 
 DEMO = Path(__file__).resolve().parents[2] / "examples" / "movie_reviews" / "demo.py"
 

@@ -30,7 +30,7 @@ from stillhouse.run import Run
 from stillhouse.signal.schema import Completion
 from stillhouse.task import render
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("engines")]
 
 ENGINE = {"device": "cpu", "dtype": "float32", "max_model_len": 256, "kv_cache_gb": 0.25, "max_num_seqs": 8}
 TEXTS = ["a gripping, funny, wonderful film", "i hated every minute", "tedious and overlong", "größte Oper des Jahres"]

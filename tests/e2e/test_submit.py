@@ -17,7 +17,7 @@ from stillhouse.policy import Policy
 from stillhouse.recipe_file import load_recipe
 from stillhouse.run import STEPS, Run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("engines")]
 
 
 def _submit(recipe: Path, run: str, cluster: Any) -> subprocess.CompletedProcess[str]:

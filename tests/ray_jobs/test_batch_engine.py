@@ -15,7 +15,7 @@ from stillhouse.recipe import Capture, Task
 from stillhouse.signal.schema import Completion
 from stillhouse.signal.sparse import SparseSignal
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("engines")]
 
 K = 64
 REVIEWS = [

@@ -1,4 +1,4 @@
-"""The capture with real vLLM engines, two side by side: kills change nothing of what is captured."""
+"""The capture with real vLLM engines: neither a second one nor kills change anything of what is captured."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ from capture_process import CaptureProcess
 from stillhouse.run import Run
 from stillhouse.signal.schema import read_table, signals
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("engines")]
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "movie_reviews" / "recipe.yaml"
 
 
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recipe(folder: Path, engines: int) -> Path:
     content = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
     content["data"]["limit"] = 160
-    content["capture"] = {"top_k": 8, "part_size": 8, "engines": {"min": 2, "max": 2}}
+    content["capture"] = {"top_k": 8, "part_size": 8, "engines": {"min": engines, "max": engines}}
     content["teacher"]["engine"] |= {"kv_cache_gb": 0.5}
-    path = tmp_path_factory.mktemp("engines") / "recipe.yaml"
+    path = folder / f"engines-{engines}.yaml"
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
     return path
 
@@ -48,19 +47,20 @@ def written(run: Run) -> int:
     return 0
 
 
-def test_kills_change_nothing_of_what_two_engines_capture(recipe: Path, tmp_path: Path) -> None:
+def test_two_engines_that_are_killed_capture_what_one_does_undisturbed(tmp_path: Path) -> None:
     undisturbed = Run.open(str(tmp_path / "undisturbed"))
-    code, output = CaptureProcess(recipe, undisturbed.uri).wait()
+    code, output = CaptureProcess(recipe(tmp_path, engines=1), undisturbed.uri).wait()
     assert code == 0, output
 
     run = Run.open(str(tmp_path / "killed"))
-    process = CaptureProcess(recipe, run.uri)
+    two = recipe(tmp_path, engines=2)
+    process = CaptureProcess(two, run.uri)
     assert process.wait_until(lambda: written(run) > 0), process.wait()
     process.kill()
     left = written(run)
     assert left < 20
 
-    process = CaptureProcess(recipe, run.uri)
+    process = CaptureProcess(two, run.uri)
     assert process.wait_until(lambda: written(run) > left), process.wait()
     actor = process.find("CaptureWorker")
     assert actor is not None

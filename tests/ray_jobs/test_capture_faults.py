@@ -102,15 +102,23 @@ def written(run: Run) -> int:
     return 0
 
 
-def test_the_driver_is_killed_at_random_moments(
+def test_the_driver_and_the_raylet_are_killed_at_random_moments(
     start: Callable[[], CaptureProcess], tmp_path: Path, undisturbed: list[dict[str, Any]]
 ) -> None:
     run, moments = Run.open(str(tmp_path / "run")), random.Random(1)
-    for _ in range(2):
+    for killed in ("driver", "driver", "raylet"):
         process, after = start(), written(run) + moments.randint(0, 4)
         assert process.wait_until(lambda process=process, after=after: written(run) > after), process.wait()
         time.sleep(moments.random() / 4)
-        process.kill()
+        if killed == "driver":
+            process.kill()
+        else:
+            raylet = process.find("raylet/raylet")
+            assert raylet is not None
+            raylet.kill()
+            code, _ = process.wait()
+            process.end()
+            assert code != 0
         assert run.manifest("capture") is None
     code, output = start().wait()
     assert code == 0, output
@@ -139,25 +147,6 @@ def test_capture_actors_are_killed_at_random_moments(
                 kills += 1
     monkeypatch.setattr(endpoint, "delay_s", 0.01)
     code, output = process.wait()
-    assert code == 0, output
-    assert rows_of(run) == undisturbed
-
-
-def test_the_raylet_is_killed_at_a_random_moment(
-    start: Callable[[], CaptureProcess], tmp_path: Path, undisturbed: list[dict[str, Any]]
-) -> None:
-    run, moments = Run.open(str(tmp_path / "run")), random.Random(3)
-    process, after = start(), moments.randint(0, 4)
-    assert process.wait_until(lambda: written(run) > after), process.wait()
-    time.sleep(moments.random() / 4)
-    raylet = process.find("raylet/raylet")
-    assert raylet is not None
-    raylet.kill()
-    code, _ = process.wait()
-    process.end()
-    assert code != 0
-    assert run.manifest("capture") is None
-    code, output = start().wait()
     assert code == 0, output
     assert rows_of(run) == undisturbed
 

@@ -363,6 +363,7 @@ def test_an_interrupted_check(
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("engines")
 def test_the_example(tmp_path: Path) -> None:
     """SmolLM2 through vLLM in an actor of Ray: what is measured is what the recipe's own task implies."""
     done = run(EXAMPLE, "--json")

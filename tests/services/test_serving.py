@@ -21,7 +21,7 @@ from recipes import TEACHER
 
 from stillhouse import models
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("engines")]
 
 TEXTS = [
     "a gripping, funny, wonderful film",
