@@ -5,7 +5,7 @@ from __future__ import annotations
 from stillhouse import models
 from stillhouse.data import data_hash
 from stillhouse.recipe import Recipe, Teacher
-from stillhouse.run import STEPS, Run, Status, Step, digest
+from stillhouse.run import Run, Status, Step, digest, steps_of
 from stillhouse.task import task_hash
 
 _ENGINE_FIELDS = {"dtype", "max_model_len", "quantization"}
@@ -31,7 +31,7 @@ _TRAINING_LIMITS = {
     "checkpoint_minutes",
     "tracking",
 }
-"""The student's settings that say where and how fast it is trained: with others a training may go on."""
+"""Settings that say where and how fast a model is trained: with others a training may go on."""
 
 
 def teacher_fingerprint(teacher: Teacher) -> str:
@@ -50,11 +50,20 @@ def inputs(step: Step, recipe: Recipe, run: Run) -> dict[str, str]:
     Raises:
         UserError: the data or a model cannot be read.
     """
-    if step == "capture":
+    if step == "teacher":
+        tune = recipe.teacher.tune
         return {
             "task": task_hash(recipe.task),
             "data": data_hash(recipe),
             "teacher": teacher_fingerprint(recipe.teacher),
+            "teacher.tune": digest(tune.model_dump(mode="json", exclude=_TRAINING_LIMITS) if tune else None),
+            "seed": str(recipe.seed),
+        }
+    if step == "capture":
+        return {
+            "task": task_hash(recipe.task),
+            "data": data_hash(recipe),
+            "teacher": _teacher(recipe, run),
             "teacher.engine": digest(recipe.teacher.engine.model_dump(mode="json", include=_ENGINE_FIELDS)),
             **_of_ensemble(recipe),
             **_of_student(recipe),
@@ -64,6 +73,7 @@ def inputs(step: Step, recipe: Recipe, run: Run) -> dict[str, str]:
     if step == "dataset":
         return {
             "capture": _content(run, "capture"),
+            **({"teacher": _content(run, "teacher")} if recipe.teacher.tune else {}),  # what may not be held out
             "task": task_hash(recipe.task),
             "curation": digest(recipe.curation.model_dump(mode="json")),
             "seed": str(recipe.seed),
@@ -83,7 +93,7 @@ def inputs(step: Step, recipe: Recipe, run: Run) -> dict[str, str]:
             "dataset": _content(run, "dataset"),
             "student": digest(recipe.student.model_dump(mode="json", exclude=_TRAINING_LIMITS)),
             "student.init": models.fingerprint(init) if init else "the teacher",
-            "teacher": teacher_fingerprint(recipe.teacher),
+            "teacher": _teacher(recipe, run),
             "seed": str(recipe.seed),
         }
     return {
@@ -95,6 +105,11 @@ def inputs(step: Step, recipe: Recipe, run: Run) -> dict[str, str]:
         "prices": digest(recipe.prices.model_dump(mode="json")),
         "seed": str(recipe.seed),
     }
+
+
+def _teacher(recipe: Recipe, run: Run) -> str:
+    """What answers: the tuned teacher, if it is tuned, else the recipe's."""
+    return _content(run, "teacher") if recipe.teacher.tune else teacher_fingerprint(recipe.teacher)
 
 
 def _of_ensemble(recipe: Recipe) -> dict[str, str]:
@@ -121,7 +136,7 @@ def statuses(recipe: Recipe, run: Run) -> list[Status]:
     """The state of every step, in order; a step after one that is not done is stale too."""
     found: list[Status] = []
     broken: Step | None = None
-    for step in STEPS:
+    for step in steps_of(recipe):
         status = run.status(step, inputs(step, recipe, run))
         if broken and status.state == "done":
             status = Status(step, "stale", f"made from an older {broken}", status.manifest)

@@ -1,4 +1,5 @@
-"""Finding a model's weights: a Hugging Face name, a folder, or a GGUF file, which is converted once and cached."""
+"""Finding a model's weights: a Hugging Face name, a folder, a run's model on S3, which is downloaded once, or a GGUF
+file, which is converted once."""
 
 from __future__ import annotations
 
@@ -12,7 +13,11 @@ from typing import Any
 from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe
 from stillhouse.resources import SCHEME, package_file
-from stillhouse.run import cache_folder, digest, file_sha256
+from stillhouse.run import Manifest, Run, Step, cache_folder, digest, file_sha256
+
+_S3 = "s3://"
+_OF_A_RUN: dict[str, Step] = {"teacher": "teacher", "student": "student"}
+"""The folders of a run that hold a model."""
 
 _HEAD_BYTES = 1 << 20
 _WHOLE_BYTES = 32 << 20
@@ -22,11 +27,14 @@ def resolve(model: str) -> str:
     """What transformers and vLLM load: a folder's path, or a Hugging Face name as it is.
 
     A `.gguf` file (a path, or `pkg://package/file.gguf`) is dequantised into a float32 safetensors folder in the
-    cache, once.
+    cache, once. A model that a run holds on S3 (`s3://bucket/prefix/teacher`) is downloaded into the cache, once.
 
     Raises:
-        UserError: no such file or package, or a file that cannot be converted.
+        UserError: no such file or package, a file that cannot be converted, or one that is not what its manifest says.
     """
+    if model.startswith(_S3):
+        run, step, _ = _in_a_run(model)
+        return str(run.fetch(step))
     path = package_file(model) if model.startswith(SCHEME) else Path(model).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
@@ -52,6 +60,8 @@ def fingerprint(model: str) -> str:
     A safetensors file's head holds the shapes and types of all its tensors and the start of the weights; reading all
     of a 70B model for each `status` would take minutes. A Hugging Face name stands for itself.
     """
+    if model.startswith(_S3):
+        return _in_a_run(model)[2].content_hash()
     path = package_file(model) if model.startswith(SCHEME) else Path(model).expanduser()
     if path.is_file():
         return _file_fingerprint(path)
@@ -66,6 +76,9 @@ def require(model: str) -> None:
     Raises:
         UserError: an unknown model.
     """
+    if model.startswith(_S3):
+        _in_a_run(model)
+        return
     folder = resolve(model)
     from transformers.utils.hub import cached_file
 
@@ -95,6 +108,22 @@ def load_tokenizer(model: str) -> Any:
         return AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # a damaged tokenizer.json ends in a KeyError, a TypeError or a plain Exception
         raise UserError(f"the model {model} cannot be loaded: {_first_line(error)}") from error
+
+
+def _in_a_run(model: str) -> tuple[Run, Step, Manifest]:
+    """The run on S3 that holds a model, and the step that made it. Raises `UserError` where there is none."""
+    folder, _, name = model.rstrip("/").rpartition("/")
+    if name not in _OF_A_RUN or not folder.removeprefix("s3:/"):
+        raise UserError(
+            f"the model {model} is no run's s3://bucket/prefix/teacher or student: download it, and name its folder"
+        )
+    run, step = Run.open(folder), _OF_A_RUN[name]
+    manifest = run.manifest(step)
+    if manifest is None:
+        raise UserError(f"the model {model} does not exist: the run {run.uri} has no finished {step}")
+    if not any(entry.path == "config.json" for entry in manifest.files):
+        raise UserError(f"the model folder {model} holds no config.json")
+    return run, step, manifest
 
 
 def _first_line(error: Exception) -> str:

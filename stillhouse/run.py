@@ -29,8 +29,10 @@ from stillhouse.recipe import Recipe
 from stillhouse.recipe_file import dump_recipe, parse_recipe
 from stillhouse.storage import LocalStorage, Storage, open_storage
 
-Step = Literal["capture", "dataset", "student", "evaluation"]
+Step = Literal["teacher", "capture", "dataset", "student", "evaluation"]
 STEPS: tuple[Step, ...] = ("capture", "dataset", "student", "evaluation")
+"""The steps of every recipe, in order."""
+
 MANIFEST = "manifest.json"
 RECIPE = "recipe.yaml"
 
@@ -72,6 +74,11 @@ class Status:
     state: Literal["done", "stale", "partial", "missing"]
     why: str = ""
     manifest: Manifest | None = None
+
+
+def steps_of(recipe: Recipe) -> tuple[Step, ...]:
+    """The steps of a recipe, in order: a teacher that is tuned comes first."""
+    return STEPS if recipe.teacher.tune is None else ("teacher", *STEPS)
 
 
 def digest(value: Any) -> str:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from stillhouse.errors import UserError
 
 SPLITS = ("train", "validation", "calibration", "test")
 
 
-def assign_splits(groups: Sequence[int], strata: Sequence[str], *, shares: Mapping[str, float], seed: int) -> list[str]:
+def assign_splits(
+    groups: Sequence[int],
+    strata: Sequence[str],
+    *,
+    shares: Mapping[str, float],
+    seed: int,
+    train_only: Collection[int] = (),
+) -> list[str]:
     """Put every group whole into one split, each split with about its share of every stratum.
 
     Group after group goes to the split that is furthest below its share. One stratum follows the other, so that answers
@@ -21,6 +28,7 @@ def assign_splits(groups: Sequence[int], strata: Sequence[str], *, shares: Mappi
         groups: [records], the near-duplicate group of each record.
         strata: [records], the answer of each record; a group counts for the stratum of its first record.
         shares: the shares of validation, calibration and test; train takes the rest.
+        train_only: groups that go to train, whatever its share: the teacher knows their gold answers.
 
     Returns:
         [records], the split of each.
@@ -43,10 +51,12 @@ def assign_splits(groups: Sequence[int], strata: Sequence[str], *, shares: Mappi
     for stratum in strata_in_order:
         order = by_stratum[stratum]
         draw.shuffle(order)
+        # First, so that the others make up for them.
+        order.sort(key=lambda group: group not in train_only)
         for group in order:
             for split, share in wanted.items():
                 lacking[split] += share * len(members[group])
-            most = max(SPLITS, key=lambda split: lacking[split])
+            most = "train" if group in train_only else max(SPLITS, key=lambda split: lacking[split])
             lacking[most] -= len(members[group])
             for record in members[group]:
                 chosen[record] = most
