@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow
 
 from stillhouse.data import Record
+from stillhouse.endpoint.student import MODEL, RemoteStudent
 from stillhouse.recipe import Recipe
 from stillhouse.run import Run
 from stillhouse.signal.schema import Completion, to_row, to_table, write_table
@@ -42,3 +43,11 @@ def commit_dataset(recipe: Recipe, run: Run, splits: Mapping[str, Sequence[dict[
     counts: dict[str, int | float] = {"captured": sum(map(len, splits.values()))}
     counts |= {split: len(splits.get(split, ())) for split in ("train", "validation", "calibration", "test")}
     run.commit("dataset", recipe=recipe, inputs={}, counts=counts, began=0.0)
+
+
+def commit_remote_student(recipe: Recipe, run: Run, model: str) -> None:
+    """Finish the student's step as a fine-tuning through an API does."""
+    assert recipe.student.openai is not None
+    found = RemoteStudent(model=model, url=recipe.student.openai.url, job="ftjob-0", openai={})
+    run.storage.write(MODEL, found.model_dump_json().encode())
+    run.commit("student", recipe=recipe, inputs={}, began=0.0)

@@ -48,7 +48,7 @@ def remote_student(recipe: Recipe, run: Run) -> RemoteStudent | None:
         raise UserError(f"{run.uri}/{MODEL} is damaged: train again") from error
     if recipe.student.openai is None:
         raise UserError(
-            f"the student of {run.uri} is {found.model} at {found.url}, and the recipe's is not: train again"
+            f"the student of {run.uri} is {found.model} at {found.url}, and the recipe has no `{SECTION}`: train again"
         )
     if recipe.student.openai.url != found.url:
         raise UserError(
