@@ -182,13 +182,17 @@ def _require_configurations(recipe: Recipe) -> None:
         if section.url is None:
             _require_positions(_config(section.model), section.engine, f"{place}.engine")
     init = recipe.student.init
+    if recipe.student.openai is not None:
+        return
     if init.model is not None:
         _require_positions(_config(init.model), recipe.student.engine, "student.engine")
     elif recipe.teacher.url is None:
         config = _config(recipe.teacher.model)
         _require_positions(config, recipe.student.engine, "student.engine")
-        if init.layers > config.num_hidden_layers:
-            raise UserError(f"student.init.layers: {init.layers} is more than the teacher's {config.num_hidden_layers}")
+        if init.kind == "teacher_layers":
+            needed = init.layers if isinstance(init.layers, int) else init.layers[-1] + 1
+            if needed > config.num_hidden_layers:
+                raise UserError(f"student.init.layers: {needed} is more than the teacher's {config.num_hidden_layers}")
 
 
 def _require_positions(config: Any, engine: Engine, place: str) -> None:
@@ -228,10 +232,15 @@ def _prompts(recipe: Recipe, lengths: Sequence[int], fits: int | None) -> Prompt
             f" shortest has {shortest}): set at least {longest + recipe.task.max_tokens}"
         )
     student = recipe.student
-    fits_student = min(student.max_length - 1, student.engine.max_model_len - recipe.task.max_tokens)
+    keys = "student.openai.max_example_tokens"
+    if student.openai is not None:
+        fits_student = student.openai.max_example_tokens - recipe.task.max_tokens
+    else:
+        keys = "student.max_length, student.engine.max_model_len"
+        fits_student = min(student.max_length - 1, student.engine.max_model_len - recipe.task.max_tokens)
     if shortest > fits_student:
         raise UserError(
-            f"student.max_length, student.engine.max_model_len: no prompt leaves room for an answer (the shortest has"
+            f"{keys}: no prompt leaves room for an answer (the shortest has"
             f" {shortest} tokens): set at least {longest + recipe.task.max_tokens}"
         )
     return Prompts(

@@ -229,9 +229,10 @@ def _lengths(recipe: Recipe, inputs: Inputs) -> Iterator[Finding]:
             " or shorten the prompts.",
         )
     if prompts.too_long_for_student:
+        keys = "`student.max_length` and `student.engine.max_model_len`"
         yield Finding(
             name="student-too-short",
             text=f"{prompts.too_long_for_student} of {prompts.counted} prompts do not fit the student.",
-            remedy="Set `student.max_length` and `student.engine.max_model_len` to"
+            remedy=f"Set {'`student.openai.max_example_tokens`' if recipe.student.openai is not None else keys} to"
             f" {prompts.longest + recipe.task.max_tokens} or more.",
         )

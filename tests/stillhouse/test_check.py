@@ -178,6 +178,11 @@ def test_teachers_whose_tokens_cannot_be_stored_together(
         ({"task.choices": [" positive", " dull"]}, "the tokenizer has no tokens for ' dull'"),
         ({"task.choices": [" positive negative", " positive  negative"]}, "are the same tokens"),
         ({"student.init.layers": 33}, "student.init.layers: 33 is more than the teacher's 32"),
+        ({"student.init.layers": [0, 32]}, "student.init.layers: 33 is more than the teacher's 32"),
+        (
+            {"student.openai": {"model": "gpt", "max_example_tokens": 16}, "task.max_tokens": 12},
+            "student.openai.max_example_tokens: no prompt leaves room for an answer",
+        ),
         ({"teacher.engine.max_model_len": 4096}, "4096 is more than the 2048 positions of the model: set at most 2048"),
         ({"student.engine.max_model_len": 4096}, "student.engine.max_model_len: 4096 is more than the 2048"),
         ({"teacher.engine.max_model_len": 16, "task.max_tokens": 16}, "leaves no room for a prompt"),
@@ -260,6 +265,9 @@ def test_prompts_that_do_not_fit(warned: Callable[..., dict[str, Finding]]) -> N
     assert "the capture with them" not in warned({**teacher, "capture.max_failed": 0.5})["prompts-too-long"].text
     assert "prompts-too-long" not in warned({"teacher.engine.max_model_len": 16, "task.max_tokens": 8})
     assert "20 of 60" in warned({"student.max_length": 8})["student-too-short"].text
+    found = warned({"student.openai": {"model": "gpt", "max_example_tokens": 16}, "task.max_tokens": 9})
+    assert "20 of 60" in found["student-too-short"].text
+    assert "Set `student.openai.max_example_tokens` to 17 or more" in found["student-too-short"].remedy
 
 
 def test_choices_that_meet(warned: Callable[..., dict[str, Finding]], tmp_path: Path, make_tokenizer: Any) -> None:
