@@ -9,7 +9,8 @@ from typing import Any
 
 from ray_jobs.progress import Progress, say
 from stillhouse.endpoint.chat import ChatAnswer, ChatModel, Silent
-from stillhouse.endpoint.client import Loop, Refused, Unanswered, Unsupported
+from stillhouse.endpoint.client import Loop
+from stillhouse.endpoint.errors import Refused, Unanswered, Unsupported
 from stillhouse.endpoint.student import RemoteStudent, chat_model
 from stillhouse.errors import UserError
 from stillhouse.metrics import Prediction

@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ray_jobs.capture.endpoint_requests import Request
 from ray_jobs.progress import say
 from stillhouse.data import FIRST_TEACHER
-from stillhouse.endpoint.client import Endpoint, Refused, said
+from stillhouse.endpoint.client import Endpoint, said
+from stillhouse.endpoint.errors import Refused
 from stillhouse.errors import UserError
 from stillhouse.run import Run, digest
 

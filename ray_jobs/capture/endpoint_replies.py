@@ -15,7 +15,7 @@ from ray_jobs.capture.endpoint_requests import Request
 from ray_jobs.capture.spending import Tokens
 from ray_jobs.capture.vocabulary import Vocabulary
 from stillhouse.endpoint.chat import CHAT, token_bytes
-from stillhouse.endpoint.client import Refused
+from stillhouse.endpoint.errors import Refused
 from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe, Teacher
 from stillhouse.signal.cut import cut

@@ -19,7 +19,8 @@ from ray_jobs.capture.endpoint_requests import Request, Requests
 from ray_jobs.capture.spending import Attempt, Decision, Spending, Tokens, open_spending
 from ray_jobs.capture.teacher import Answer, Failure, Identity, Question
 from stillhouse.data import FIRST_TEACHER
-from stillhouse.endpoint.client import Endpoint, Loop, Refused, Sent, Unanswered, Unsupported
+from stillhouse.endpoint.client import Endpoint, Loop, Sent
+from stillhouse.endpoint.errors import Refused, Unanswered, Unsupported
 from stillhouse.errors import UserError
 from stillhouse.models import load_tokenizer, token_source
 from stillhouse.recipe import Member, Recipe, Teacher

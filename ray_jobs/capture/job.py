@@ -33,7 +33,7 @@ from stillhouse.data import FIRST_TEACHER
 from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe, Teacher
 from stillhouse.run import Run, digest
-from stillhouse.teachers import names, section_of
+from stillhouse.teachers import names, section_of, tuned
 
 LEDGER = "capture/ledger.json"
 
@@ -49,6 +49,7 @@ def capture(recipe: Recipe, run: Run) -> None:
     """
     began = time.monotonic()
     inputs = lineage.inputs("capture", recipe, run)
+    recipe = tuned(recipe, run)
     made_from = digest(inputs)
     teachers = {name: section_of(recipe, name) for name in names(recipe)}
     asked = ", ".join(section.model for section in teachers.values())

@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ray_jobs.progress import say
 from stillhouse import lineage
-from stillhouse.endpoint.client import Endpoint, Loop, Refused, Unanswered
+from stillhouse.endpoint.client import Endpoint, Loop
+from stillhouse.endpoint.errors import Refused, Unanswered
 from stillhouse.endpoint.student import MODEL, SECTION, RemoteStudent
 from stillhouse.errors import UserError
 from stillhouse.export.examples import Examples

@@ -7,7 +7,7 @@ import time
 
 from services.gateway.engine import HEALTH_TIMEOUT_S, EngineFailed, EngineRefused, Generation, Question, Token, Usage
 from stillhouse.endpoint.chat import ChatAnswer, ChatModel
-from stillhouse.endpoint.client import Refused, Rejected, Unsupported
+from stillhouse.endpoint.errors import Refused, Rejected, Unsupported
 from stillhouse.errors import UserError
 from stillhouse.recipe import Task
 from stillhouse.task import answer, gold_completion

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from stillhouse.confidence import sequence_confidence
-from stillhouse.endpoint.client import LONGEST_WAIT_S, Endpoint, Refused, Sent, Settings, Unsupported
+from stillhouse.endpoint.client import LONGEST_WAIT_S, Endpoint, Sent, Settings
+from stillhouse.endpoint.errors import Refused, Unsupported
 from stillhouse.errors import UserError
 from stillhouse.recipe import Task
 from stillhouse.task import Prompt, chat_messages

@@ -18,6 +18,7 @@ from urllib.parse import quote
 import httpx2
 import openai
 
+from stillhouse.endpoint.errors import Refused, Rejected, Unanswered, Unsupported
 from stillhouse.endpoint.pace import Pace
 from stillhouse.errors import UserError
 
@@ -50,30 +51,6 @@ class Settings(Protocol):
     def max_attempts(self) -> int: ...
     @property
     def poll_s(self) -> float: ...
-
-
-class Refused(Exception):
-    """The endpoint will not answer this request, however often it is asked; one sentence."""
-
-
-class Unanswered(Refused):
-    """The endpoint did not answer this request in as many attempts as the recipe allows."""
-
-
-class Rejected(Refused):
-    """The endpoint finds the request itself wrong; `too_long`: its prompt."""
-
-    def __init__(self, sentence: str, *, too_long: bool = False) -> None:
-        super().__init__(sentence)
-        self.too_long = too_long
-
-
-class Unsupported(Refused):
-    """The endpoint does not take a parameter of the request."""
-
-    def __init__(self, sentence: str, parameter: str) -> None:
-        super().__init__(sentence)
-        self.parameter = parameter
 
 
 class _Busy(Exception):
