@@ -15,7 +15,7 @@ import pyarrow
 
 from ray_jobs.entry import main
 from ray_jobs.progress import say
-from stillhouse import lineage
+from stillhouse import lineage, tuning
 from stillhouse.curation.duplicates import near_duplicate_groups, normalised
 from stillhouse.curation.filters import reason_to_drop
 from stillhouse.curation.splits import SPLITS, assign_splits
@@ -47,7 +47,7 @@ def curate(recipe: Recipe, run: Run) -> None:
     first: dict[str, str] = {}
     columns = ("id", "sample", "fields", "completion", "completion_token_ids", "finish_reason", "error")
     rows = table.select(columns).to_pylist()
-    texts = ["\n".join(json.loads(row["fields"]).values()) for row in rows]
+    texts = [tuning.text_of(json.loads(row["fields"]).values()) for row in rows]
     for i, row in enumerate(rows):
         reason = reason_to_drop(recipe.task, row)
         # A record may have several completions: those are no duplicates of each other.
@@ -67,13 +67,21 @@ def curate(recipe: Recipe, run: Run) -> None:
             f" least {minimum} are needed: add data, or look at the task's prompt and choices"
         )
 
+    # Those that the teacher was tuned on join in, since some of them may not be among the kept.
+    tuned_on = _tuned_on(recipe, run)
     groups = near_duplicate_groups(
-        [texts[i] for i in kept], similarity=recipe.curation.near_duplicate_similarity, seed=recipe.seed
+        [*(texts[i] for i in kept), *tuned_on],
+        similarity=recipe.curation.near_duplicate_similarity,
+        seed=recipe.seed,
     )
+    train_only = set(groups[len(kept) :])
+    groups = groups[: len(kept)]
     answers = [answer(recipe.task, rows[i]["completion"]) or "" for i in kept]
     strata = answers if recipe.task.kind == "choices" else [""] * len(kept)
     shares = {split: getattr(recipe.curation, split) for split in SPLITS if split != "train"}
-    splits = assign_splits(groups, strata, shares=shares, seed=recipe.seed)
+    splits = assign_splits(groups, strata, shares=shares, seed=recipe.seed, train_only=train_only)
+    if tuned_on:
+        counts["tuned_on"] = sum(group in train_only for group in groups)
     counts["near_duplicates"] = distinct - len(set(groups))
     held_out = _one_each([rows[i] for i in kept])
     for place, i in enumerate(kept):
@@ -97,6 +105,19 @@ def curate(recipe: Recipe, run: Run) -> None:
     run.storage.write("dataset/dropped.jsonl", lines.encode())
     run.commit("dataset", recipe=recipe, inputs=inputs, counts=counts, began=began)
     say("curate", ", ".join(f"{split} {counts[split]}" for split in SPLITS) + f"; dropped {len(dropped)}")
+
+
+def _tuned_on(recipe: Recipe, run: Run) -> list[str]:
+    """The texts of the records that the teacher was tuned on."""
+    if recipe.teacher.tune is None:
+        return []
+    run.finished("teacher", "tune")
+    texts = []
+    for split in tuning.SPLITS:
+        key = f"teacher/{tuning.DATA}/{split}.parquet"
+        column = read_table(run.storage.read(key), name=key)["fields"]
+        texts += [tuning.text_of(json.loads(fields).values()) for fields in column.to_pylist()]
+    return texts
 
 
 def _one_each(rows: Sequence[Mapping[str, Any]]) -> set[int]:

@@ -67,6 +67,12 @@ def check(
 
 
 @app.command()
+def tune(recipe: RecipeArgument, run: RunOption = None) -> None:
+    """Fine-tune the teacher on gold labels first, if the recipe says so (`teacher.tune`), to RUN/teacher."""
+    _job("tune", recipe, run)
+
+
+@app.command()
 def capture(recipe: RecipeArgument, run: RunOption = None) -> None:
     """Ask the teacher: completions with their token distributions, to RUN/capture."""
     _job("capture", recipe, run)
@@ -92,7 +98,7 @@ def evaluate(recipe: RecipeArgument, run: RunOption = None) -> None:
 
 @app.command("run")
 def run_(recipe: RecipeArgument, run: RunOption = None) -> None:
-    """All four steps, from prompts to a policy; what is up to date is skipped, what was cut off goes on."""
+    """All steps, from prompts to a policy; what is up to date is skipped, what was cut off goes on."""
     _job("pipeline", recipe, run)
 
 

@@ -11,6 +11,9 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +26,7 @@ from ray.util.queue import Empty, Queue
 
 from ray_jobs.progress import say
 from ray_jobs.train.loop import Config, train_loop
+from ray_jobs.train.model_card import model_card
 from ray_jobs.train.openai_student import train_openai
 from ray_jobs.train.tracking import Tracker, tracker
 from stillhouse import lineage
@@ -30,6 +34,7 @@ from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe
 from stillhouse.run import Run, digest
 from stillhouse.storage import LocalStorage
+from stillhouse.teachers import told, tuned
 
 _KEEP_MEMORY = {
     "MALLOC_ARENA_MAX": "1",
@@ -60,30 +65,51 @@ def train(recipe: Recipe, run: Run) -> None:
     dataset = run.finished("dataset", "curate")
     student = recipe.student
     inputs = lineage.inputs("student", recipe, run)
-    name = digest(inputs)[:16]
     say(
         "train",
         f"reads {run.uri}/dataset, writes {run.uri}/student; ZeRO-{student.zero_stage}, {student.workers} workers",
     )
-    _tidy(run, name)
-    settings = {key: value for key, value in student.model_dump(mode="json").items() if key != "engine"}
-    with tracker(recipe, run, name, {**settings, "seed": recipe.seed, "teacher": recipe.teacher.model}) as tracked:
-        counts = _trained(recipe, run, name, inputs, tracked)
+    card = partial(model_card, recipe, inputs)
+    counts = trained(Config(tuned(recipe, run), run, name_of(inputs), card))
     counts = {"records": dataset.counts["train"], **counts}
     run.commit("student", recipe=recipe, inputs=inputs, counts=counts, began=began)
-    _remove(run, "training")
+    remove(run, "training")
 
 
-def _trained(recipe: Recipe, run: Run, name: str, inputs: dict[str, str], tracked: Tracker | None) -> dict[str, float]:
+def name_of(inputs: Mapping[str, str]) -> str:
+    """What a training is called: by what it is made from. Its checkpoints lie in RUN/training/NAME."""
+    return digest(inputs)[:16]
+
+
+def trained(config: Config, word: str = "train") -> dict[str, float]:
+    """Train, and put the model into the run, without a manifest yet; what worker 0 counted.
+
+    Checkpoints of other trainings are removed; its own ones stay, until `remove`.
+
+    Args:
+        word: what the lines begin with that the user is told.
+
+    Raises:
+        UserError: as `train`.
+    """
+    recipe, run, name = config.recipe, config.run, config.name
+    _tidy(run, name)
+    settings = {key: value for key, value in recipe.student.model_dump(mode="json").items() if key != "engine"}
+    with tracker(recipe, run, name, {**settings, "seed": recipe.seed, "teacher": told(recipe.teacher)}) as tracked:
+        return _trained(config, tracked, word)
+
+
+def _trained(config: Config, tracked: Tracker | None, word: str) -> dict[str, float]:
     """Train, from the last checkpoint as often as workers are lost; what worker 0 counted.
 
     Raises:
         UserError: a mistake of the user's; or `_MAX_LOSSES` losses in a row without a new checkpoint.
     """
+    run, name = config.run, config.name
     lost, reached = 0, _checkpoint(run, name)
     while True:
         try:
-            return _fitted(recipe, run, name, inputs, tracked)
+            return _fitted(config, tracked, word)
         except TrainingFailedError as error:
             if isinstance(cause := _cause(error), UserError):
                 raise cause from error
@@ -91,19 +117,19 @@ def _trained(recipe: Recipe, run: Run, name: str, inputs: dict[str, str], tracke
             reached = _checkpoint(run, name)
             if lost == _MAX_LOSSES:
                 raise
-            say("train", f"lost a worker ({_line(error)}): goes on from {reached or 'the beginning'}")
+            say(word, f"lost a worker ({_line(error)}): goes on from {reached or 'the beginning'}")
 
 
-def _fitted(recipe: Recipe, run: Run, name: str, inputs: dict[str, str], tracked: Tracker | None) -> dict[str, float]:
+def _fitted(config: Config, tracked: Tracker | None, word: str) -> dict[str, float]:
     """Train once, and print and track meanwhile what the first worker says.
 
     In the main thread Ray Train would take Ctrl-C for itself, and end this process with status 0.
     """
-    student, board = recipe.student, Queue()
+    student, board = config.recipe.student, Queue()
     workers = student.workers if isinstance(student.workers, int) else (student.workers.min, student.workers.max)
     trainer = TorchTrainer(
         train_loop,
-        train_loop_config={"config": Config(recipe, run, name, inputs, board)},
+        train_loop_config={"config": replace(config, board=board)},
         torch_config=TorchConfig(backend="gloo" if student.device == "cpu" else "nccl"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers,
@@ -111,11 +137,11 @@ def _fitted(recipe: Recipe, run: Run, name: str, inputs: dict[str, str], tracked
             resources_per_worker={"CPU": 1} if student.device == "cpu" else None,
         ),
         run_config=ray.train.RunConfig(
-            name=name,
+            name=config.name,
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
             logging_config=LoggingConfig(log_level="ERROR"),
             worker_runtime_env={"env_vars": _KEEP_MEMORY} if student.device == "cpu" else None,
-            **_storage(run),
+            **_storage(config.run),
         ),
     )
     outcome: dict[str, Any] = {}
@@ -133,7 +159,7 @@ def _fitted(recipe: Recipe, run: Run, name: str, inputs: dict[str, str], tracked
             over = not fitting.is_alive()
             try:
                 while True:
-                    _pass_on(board.get(timeout=0.0 if over else 0.5), tracked)
+                    _pass_on(board.get(timeout=0.0 if over else 0.5), tracked, word)
             except Empty:
                 if over:
                     break
@@ -145,11 +171,11 @@ def _fitted(recipe: Recipe, run: Run, name: str, inputs: dict[str, str], tracked
     return counts
 
 
-def _pass_on(told: str | dict[str, float], tracked: Tracker | None) -> None:
-    if isinstance(told, str):
-        say("train", told)
+def _pass_on(message: str | dict[str, float], tracked: Tracker | None, word: str) -> None:
+    if isinstance(message, str):
+        say(word, message)
     elif tracked is not None:
-        tracked.log(told)
+        tracked.log(message)
 
 
 def _checkpoint(run: Run, name: str) -> str | None:
@@ -177,10 +203,11 @@ def _tidy(run: Run, name: str) -> None:
             json.loads(run.storage.read(snapshot))
         except ValueError:
             say("train", "the last checkpoint is damaged: begins again")
-            _remove(run, f"training/{name}")
+            remove(run, f"training/{name}")
 
 
-def _remove(run: Run, folder: str) -> None:
+def remove(run: Run, folder: str) -> None:
+    """Remove a folder of the run that nothing needs any more."""
     run.storage.delete_folder(folder)
     if isinstance(run.storage, LocalStorage):
         shutil.rmtree(run.storage.path(folder), ignore_errors=True)  # its empty folders

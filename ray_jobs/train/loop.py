@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,6 @@ from ray_jobs.train import checkpoints, flops, prepare
 from ray_jobs.train.batches import Batch, Sampler, collate, shares, slices, weightless
 from ray_jobs.train.best import Best
 from ray_jobs.train.distributed import accumulated, computes_in, import_deepspeed, make_engine
-from ray_jobs.train.model_card import model_card
 from ray_jobs.train.prepare import Place
 from ray_jobs.train.records import Split
 from ray_jobs.train.save import gathered, write_folder
@@ -32,7 +31,7 @@ from ray_jobs.train.teller import Teller
 from stillhouse.errors import UserError
 from stillhouse.losses.mix import Objective
 from stillhouse.recipe import Recipe
-from stillhouse.run import Run, cache_folder
+from stillhouse.run import Run, Step, cache_folder
 
 
 @dataclass(frozen=True)
@@ -40,16 +39,21 @@ class Config:
     """What every worker is given.
 
     Attributes:
-        name: of the training: a digest of what the student is made from.
-        inputs: hashes of that, for its model card.
+        recipe: whose student is trained.
+        name: of the training: a digest of what the model is made from.
+        card: makes the model's card of its scores on the validation split and of what was counted.
+        step: the folder of the run that the model goes to.
+        dataset: the folder of the run that holds the splits.
         board: a `ray.util.queue.Queue` that takes what the driver tells the user.
     """
 
     recipe: Recipe
     run: Run
     name: str
-    inputs: dict[str, str]
-    board: Any
+    card: Callable[[Mapping[str, float], Mapping[str, float]], str]
+    step: Step = "student"
+    dataset: str = "dataset"
+    board: Any = None
 
 
 def train_loop(given: dict[str, Config]) -> dict[str, float]:
@@ -80,7 +84,9 @@ class Training:
         self._cache = cache_folder("training") / config.name
         board = config.board if self._place.rank == 0 else None
 
-        self._records, self._held_out = prepare.splits(self._recipe, config.run, self._cache, self._place)
+        self._records, self._held_out = prepare.splits(
+            self._recipe, config.run, config.dataset, self._cache, self._place
+        )
         prepare.check_memory(self._recipe, self._records, self._place)
         largest = max(self._records.largest, self._held_out.largest)
         self._made = prepare.make(self._recipe, largest=largest, say=Teller(board, 0, 0).say)
@@ -291,7 +297,7 @@ class Training:
         self._checkpointed = time.monotonic()
 
     def _finish(self) -> dict[str, float]:
-        """Worker 0 makes the best student the run's, with its card and its curve."""
+        """Worker 0 makes the best model the run's, with its card and its curve."""
         best = self._state.best
         assert best is not None, "the last step is always validated"
         scores = {name: value for name, value in best.items() if name != "step"}
@@ -299,16 +305,16 @@ class Training:
         if self._student.kd_weight:
             counts["teacher_mass"] = self._records.mass
         if self._place.rank == 0:
-            card = model_card(self._recipe, self._config.inputs, scores, {**counts, "records": len(self._records)})
+            card = self._config.card(scores, {**counts, "records": len(self._records)})
             with tempfile.TemporaryDirectory() as temporary:
                 folder = Path(temporary)
                 self._best.get(int(best["step"]), folder)
                 (folder / "README.md").write_text(card, encoding="utf-8")
                 curve = "".join(json.dumps(row) + "\n" for row in self._state.curve)
                 (folder / "training.jsonl").write_text(curve)
-                # An older student stays whole until there is a new one to take its place.
-                self._config.run.clear("student")
-                self._config.run.storage.upload(folder, "student")
+                # An older one stays whole until there is a new one to take its place.
+                self._config.run.clear(self._config.step)
+                self._config.run.storage.upload(folder, self._config.step)
         if self._place.local_rank == 0:
             shutil.rmtree(self._cache, ignore_errors=True)
         return {**counts, **scores}

@@ -1,4 +1,4 @@
-"""The student's model card."""
+"""The model cards: the student's, and that of a teacher which was tuned."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import yaml
 
 from stillhouse.models import is_dequantised
 from stillhouse.recipe import Recipe, Student
+from stillhouse.tuning import as_student, section_of
 
 _LIBRARIES = ("stillhouse", "torch", "transformers", "deepspeed", "ray", "peft")
 
@@ -28,7 +29,7 @@ def model_card(
         counts: what else was counted: `records`, `steps`, `workers`, `teacher_mass`, `parameters`; any may be absent.
     """
     return f"""---
-{_head(recipe)}---
+{_head(recipe.student.init.model or recipe.teacher.model)}---
 
 # {recipe.name}: a distilled student
 
@@ -38,7 +39,39 @@ Distilled by stillhouse from {_teacher(recipe)} for one task, which it is good f
 
 {_bullets(_made(recipe, counts or {}))}
 
-## On the validation split
+{_figures(inputs, metrics)}"""
+
+
+def tuned_card(
+    recipe: Recipe, inputs: Mapping[str, str], metrics: Mapping[str, float], counts: Mapping[str, float]
+) -> str:
+    """README.md of a teacher that was tuned on gold labels; arguments as of `model_card`."""
+    student = as_student(recipe).student
+    made = {
+        "Begins as": f"`{recipe.teacher.model}`{_dequantised(recipe)}",
+        "Data": f"`{recipe.data.path}`, {section_of(recipe).records} gold answers, {counts['records']:.0f} of them"
+        " trained on and others to choose the best epoch by",
+        "Loss": "cross-entropy on the gold answers' tokens",
+        "Training": _training(student, counts),
+        "Trained": "all weights" if student.lora is None else _adapters(student),
+        "Seed": str(recipe.seed),
+    }
+    return f"""---
+{_head(recipe.teacher.model)}---
+
+# {recipe.name}: the tuned teacher
+
+`{recipe.teacher.model}`, fine-tuned by stillhouse on gold labels for one task, and a student's teacher in it.
+
+## How it was made
+
+{_bullets(made)}
+
+{_figures(inputs, {name: value for name, value in metrics.items() if name != "kd"})}"""
+
+
+def _figures(inputs: Mapping[str, str], metrics: Mapping[str, float]) -> str:
+    return f"""## On the validation split
 
 {_table("score", {name: f"{value:.4f}" for name, value in metrics.items()})}
 
@@ -52,9 +85,8 @@ Distilled by stillhouse from {_teacher(recipe)} for one task, which it is good f
 """
 
 
-def _head(recipe: Recipe) -> str:
+def _head(base: str) -> str:
     """What the model hub reads. No license: the teacher's terms decide it, and nothing here knows them."""
-    base = recipe.student.init.model or recipe.teacher.model
     head = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
@@ -71,11 +103,15 @@ def _is_hub_name(model: str) -> bool:
 
 def _teacher(recipe: Recipe) -> str:
     teacher = recipe.teacher
-    origin = " (weights dequantised from a GGUF file)" if is_dequantised(teacher.model) else ""
+    tuned = "" if teacher.tune is None else f", tuned on {teacher.tune.records} gold labels"
     others = () if recipe.ensemble is None else recipe.ensemble.members
     more = "".join(f", `{member.model}`" for member in others)
     how = "" if recipe.ensemble is None else f" (an ensemble, combined by `{recipe.ensemble.combine}`)"
-    return f"`{teacher.model}`{origin}{more}{how}"
+    return f"`{teacher.model}`{_dequantised(recipe)}{tuned}{more}{how}"
+
+
+def _dequantised(recipe: Recipe) -> str:
+    return " (weights dequantised from a GGUF file)" if is_dequantised(recipe.teacher.model) else ""
 
 
 def _made(recipe: Recipe, counts: Mapping[str, float]) -> dict[str, str]:

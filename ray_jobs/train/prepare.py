@@ -35,8 +35,9 @@ class Place:
     workers_here: int
 
 
-def splits(recipe: Recipe, run: Run, cache: Path, place: Place) -> tuple[Split, Split]:
-    """The training and the validation split, unpacked by the first worker of each machine.
+def splits(recipe: Recipe, run: Run, dataset: str, cache: Path, place: Place) -> tuple[Split, Split]:
+    """The training and the validation split in the run's folder `dataset`, unpacked by the first worker of each
+    machine.
 
     Raises:
         UserError: as `unpack`.
@@ -49,7 +50,7 @@ def splits(recipe: Recipe, run: Run, cache: Path, place: Place) -> tuple[Split, 
     )
     if place.local_rank == 0:
         for split in ("train", "validation"):
-            unpack(run, split, cache / split, wanted)
+            unpack(run, split, cache / split, wanted, dataset=dataset)
     torch.distributed.barrier()
     return Split(cache / "train"), Split(cache / "validation")
 

@@ -122,8 +122,9 @@ class Split:
         return examples
 
 
-def unpack(run: Run, split: str, folder: Path, wanted: Wanted) -> None:
-    """Unpack a split into `folder`, whole or not at all; one that is there is left as it is.
+def unpack(run: Run, split: str, folder: Path, wanted: Wanted, *, dataset: str = "dataset") -> None:
+    """Unpack a split of the run's folder `dataset` into `folder`, whole or not at all; one that is there is left as it
+    is.
 
     Raises:
         UserError: no record is left to learn from, one has no prompt or no completion, or a completion token lacks the
@@ -132,7 +133,7 @@ def unpack(run: Run, split: str, folder: Path, wanted: Wanted) -> None:
     if folder.exists():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
-    key = f"dataset/{split}.parquet"
+    key = f"{dataset}/{split}.parquet"
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         packed, unpacked = Path(temporary) / "packed", Path(temporary) / "unpacked"
         run.storage.download_file(key, packed)
