@@ -80,6 +80,7 @@ def train_openai(recipe: Recipe, run: Run) -> None:
     except BaseException:
         if tuning.state is not None and tuning.state.job is not None:
             say("train", f"the job {tuning.state.job} goes on at the endpoint: the same command follows it")
+            say("train", f"(to forget it, remove {run.uri}/{tuning.key})")
         raise
     assert tuning.state is not None
     if not job.fine_tuned_model:
@@ -102,10 +103,10 @@ class _Tuning:
     def __init__(self, recipe: Recipe, run: Run, section: OpenAIStudent, name: str) -> None:
         self._recipe, self._run, self._section = recipe, run, section
         self._folder = f"training/{name}"
-        self._key = f"{self._folder}/openai.json"
+        self.key = f"{self._folder}/openai.json"
         self._endpoint = Endpoint(section, section.url, section=SECTION)
         self._client = self._endpoint.client
-        self.state = self._read(self._key)
+        self.state = self._read(self.key)
 
     def tidy(self) -> None:
         """Forget what other inputs left; a job of theirs goes on at the endpoint, and nobody follows it."""
@@ -229,7 +230,7 @@ class _Tuning:
         except Refused as error:
             raise UserError(f"the job {job_id} cannot be followed: {error}") from error
         # The next start makes another, of whatever was mended.
-        self._run.storage.delete(self._key)
+        self._run.storage.delete(self.key)
         self.state = None
         if job.status == "cancelled":
             raise UserError(f"the fine-tuning job {job_id} was cancelled: the same command starts another")
@@ -267,7 +268,7 @@ class _Tuning:
             ) from error
 
     def _save(self, state: State) -> None:
-        self._run.storage.write(self._key, state.model_dump_json().encode())
+        self._run.storage.write(self.key, state.model_dump_json().encode())
         self.state = state
 
 
