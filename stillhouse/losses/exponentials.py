@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-_BLOCK_BYTES = 2 * 2**20
-"""Of logits that the CPU keeps in its caches over several passes."""
+_BLOCK_BYTES = 2**20
+"""Of logits that one of a CPU's cores keeps in its cache over several passes."""
 
 
 class Exponentials:
@@ -75,6 +75,7 @@ def _exponentiate(block: torch.Tensor, greatest: torch.Tensor, temperature: floa
 
 def _blocks(logits: torch.Tensor) -> Iterator[slice]:
     """Rows that are worked on at once; all of them where there is no cache to stay in."""
-    row = logits.shape[-1] * logits.element_size()
-    size = max(1, _BLOCK_BYTES // row) if logits.device.type == "cpu" else max(1, len(logits))
+    size = max(1, len(logits))
+    if logits.device.type == "cpu":
+        size = max(1, torch.get_num_threads() * _BLOCK_BYTES // (logits.shape[-1] * logits.element_size()))
     return (slice(start, start + size) for start in range(0, len(logits), size))
