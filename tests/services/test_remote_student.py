@@ -26,6 +26,8 @@ from services.gateway.app import make_app
 from services.gateway.cascade import Cascade
 from services.gateway.engine import EngineFailed, EngineRefused, Generation, Question
 from services.gateway.remote_engine import RemoteEngine
+from services.student import policy as policy_of
+from services.student import student
 from stillhouse.endpoint import client
 from stillhouse.endpoint.student import RemoteStudent, chat_model
 from stillhouse.errors import UserError
@@ -258,9 +260,9 @@ def remote_run(folder: Path, url: str, *, model: str = MODEL) -> Run:
 
 def test_it_is_served_without_an_engine_of_its_own(tmp_path: Path) -> None:
     run = remote_run(tmp_path / "run", "http://127.0.0.1:9/v1")
-    bound = build({"run": run.uri})._bound_deployment
-    _, found, student, _ = bound.init_args
-    assert (found.student_model, student.model) == (MODEL, MODEL)
+    found = student(run.recipe(), "reviews-student", run)
+    assert isinstance(found, RemoteStudent)
+    assert found.model == policy_of(run, run.recipe()).student_model == MODEL
 
 
 def test_a_policy_of_another_model_is_refused(tmp_path: Path) -> None:
@@ -305,7 +307,7 @@ def test_deployed_the_gateway_asks_with_the_key_of_its_node(endpoint: ScriptedTu
 
     run = remote_run(tmp_path / "run", endpoint.url)
     found = Policy.load(run.storage.read("evaluation/policy.json"))
-    student = RemoteStudent.model_validate_json(run.storage.read("student/model.json"))
+    remote = RemoteStudent.model_validate_json(run.storage.read("student/model.json"))
     folder = tempfile.mkdtemp(prefix="sh-", dir="/tmp")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -321,7 +323,7 @@ def test_deployed_the_gateway_asks_with_the_key_of_its_node(endpoint: ScriptedTu
         )
         serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
         teacher = serve.deployment(Teacher, ray_actor_options={"num_cpus": 0}).bind()
-        serve.run(gateway.deployment(run.recipe(), found, student=student, teacher=teacher))
+        serve.run(gateway.deployment(run.recipe(), found, student=remote, teacher=teacher))
         url = f"http://127.0.0.1:{port}"
         for text, route in (("a joy", "student"), ("a doubtful joy", "teacher")):
             body = {"model": "reviews", "messages": [{"role": "user", "content": text}]}
