@@ -130,7 +130,12 @@ class _Batch:
         self._hidden, self._plan, self._dtype = hidden, plan, weight.dtype
         self._weight, self._bias = weight[: plan.size], None if bias is None else bias[: plan.size]
         wide = _wide(weight)
-        self._logits = torch.empty(min(plan.chunk, len(hidden)), plan.size, dtype=wide, device=hidden.device)
+        shape = (min(plan.chunk, len(hidden)), plan.size)
+        self._logits = torch.empty(shape, dtype=wide, device=hidden.device)
+        # What goes into a matrix product or comes out of one, where that is of another type.
+        self._typed = (
+            self._logits if wide == weight.dtype else torch.empty(shape, dtype=weight.dtype, device=hidden.device)
+        )
         self._d_hidden = torch.empty_like(hidden) if wanted[0] else None
         # Chunks add up in float32, as they do inside of one matrix product.
         self._d_weight = torch.empty_like(weight, dtype=wide) if wanted[1] else None
@@ -170,25 +175,26 @@ class _Batch:
 
     def _project(self, hidden: torch.Tensor) -> torch.Tensor:
         """[chunk, size] logits, in the buffer that all chunks share."""
-        logits = self._logits[: len(hidden)]
-        if logits.dtype == self._dtype:
-            torch.mm(hidden, self._weight.t(), out=logits)
-        else:
-            logits.copy_(hidden @ self._weight.t())
+        logits, typed = self._logits[: len(hidden)], self._typed[: len(hidden)]
+        torch.mm(hidden, self._weight.t(), out=typed)
+        if typed.dtype != logits.dtype:
+            logits.copy_(typed)
         return logits if self._bias is None else logits.add_(self._bias)
 
     def _multiply(self, d_logits: torch.Tensor, hidden: torch.Tensor, rows: slice) -> None:
         """Take the gradient of the logits on to hidden states, weight and bias."""
-        typed = d_logits.to(self._dtype)
+        typed = self._typed[: len(hidden)]
+        if typed.dtype != d_logits.dtype:
+            typed.copy_(d_logits)
         if self._d_hidden is not None:
             torch.mm(typed, self._weight, out=self._d_hidden[rows])
         if self._d_weight is not None:
             sums = self._d_weight[: self._plan.size]
-            if sums.dtype == self._dtype:
+            if typed.dtype == sums.dtype:
                 sums.addmm_(typed.t(), hidden, beta=int(rows.start > 0))
             elif rows.start:
-                sums += typed.t() @ hidden
+                sums += torch.mm(typed.t(), hidden)
             else:
-                sums.copy_(typed.t() @ hidden)
+                sums.copy_(torch.mm(typed.t(), hidden))
         if self._d_bias is not None:
             self._d_bias[: self._plan.size] += d_logits.sum(0)
