@@ -49,12 +49,12 @@ class EngineProcess:
 
     @contextmanager
     def start(
-        self, task: Task, capture: Capture, *, scores: bool = True, engine: Engine = ENGINE
+        self, task: Task, capture: Capture, *, scores: bool = True, engine: Engine = ENGINE, model: str = TEACHER
     ) -> Iterator[StartedEngine]:
-        """The small teacher for one task."""
+        """A model, the small teacher if none is named, for one task."""
         self._started += 1
         number = self._started
-        self._pool.submit(_start, number, engine, task, capture, scores).result()
+        self._pool.submit(_start, number, model, engine, task, capture, scores).result()
         try:
             yield StartedEngine(self._pool, number)
         finally:
@@ -68,11 +68,11 @@ def engine_process() -> Iterator[EngineProcess]:
         yield EngineProcess(pool)
 
 
-def _start(number: int, engine: Engine, task: Task, capture: Capture, scores: bool) -> None:
+def _start(number: int, model: str, engine: Engine, task: Task, capture: Capture, scores: bool) -> None:
     from ray_jobs.engine import BatchEngine
 
     before = dict(os.environ)
-    _engines[number] = BatchEngine(TEACHER, engine, task, capture, scores=scores)
+    _engines[number] = BatchEngine(model, engine, task, capture, scores=scores)
     # The next engine finds the environment that a process of its own would have.
     os.environ.clear()
     os.environ.update(before)

@@ -25,9 +25,11 @@ _MOMENTS = 8
 """Bytes that AdamW keeps for each weight."""
 
 _BUCKET = 500_000_000
-"""Gradients that DeepSpeed exchanges at once, where the settings do not say less."""
+"""Gradients that DeepSpeed exchanges at once where its settings do not say less; room for them is taken as a whole."""
 
 _CPU_BUCKET = 10_000_000
+"""The same on a CPU (see `distributed.py`)."""
+
 _LIVE = 1_000_000_000
 """Weights that ZeRO-3 keeps whole at once at most."""
 
@@ -114,7 +116,7 @@ def estimate(shape: ModelShape, student: Student, *, workers: int, k: int, compl
     share = trained / (workers if student.zero_stage else 1)
     parts = {
         "weights": _weights(shape, student, adapters, bytes_each, workers),
-        "gradients": _gradients(student, trained, bytes_each, workers),
+        "gradients": _gradients(shape, student, trained, bytes_each, workers),
         "optimizer": share * (_MOMENTS + (_FLOAT32 if student.zero_stage or bytes_each == 2 else 0)),
         "activations": _activations(shape, student),
         "head": _head(shape, student, min(completion or shape.length, shape.length) * student.micro_batch_size, k),
@@ -123,7 +125,7 @@ def estimate(shape: ModelShape, student: Student, *, workers: int, k: int, compl
         return _rounded({**parts, "overhead": _CPU_OVERHEAD, "host": 0})
     host = float(_CPU_OVERHEAD)
     if student.offload.optimizer:
-        host += parts["optimizer"] + _FLOAT32 * share
+        host += parts["optimizer"] + _FLOAT32 * share  # the gradients that the CPU's step takes
         parts["optimizer"] = 0
     if student.offload.parameters:
         host += bytes_each * (shape.parameters + adapters) / workers
@@ -215,17 +217,20 @@ def _weights(shape: ModelShape, student: Student, adapters: int, bytes_each: int
         return _NF4 * packed + bytes_each * (whole - packed)
     if student.zero_stage < 3:
         return bytes_each * whole
-    return bytes_each * (whole / workers + min(whole, _LIVE))
+    # Gloo gathers them into memory of its own first.
+    copies = 2 if student.device == "cpu" else 1
+    return bytes_each * (whole / workers + copies * min(whole, _LIVE))
 
 
-def _gradients(student: Student, trained: int, bytes_each: int, workers: int) -> float:
-    bucket = min(trained, _CPU_BUCKET) if student.device == "cpu" else _BUCKET
+def _gradients(shape: ModelShape, student: Student, trained: int, bytes_each: int, workers: int) -> float:
+    """Of the weights that are trained; at a step ZeRO copies a worker's part of them once more, in float32."""
+    arriving = bytes_each * (shape.largest if student.lora is None else 0)
+    part = _FLOAT32 * trained / workers
     if student.zero_stage == 0:
-        return bytes_each * trained
-    if student.zero_stage == 1:
-        return bytes_each * (trained + bucket)
-    partition = _FLOAT32 * trained / workers
-    return partition + bytes_each * bucket * (2 if student.device == "cuda" else 1)
+        # All of them are put end to end to be exchanged.
+        return arriving + bytes_each * (trained + (min(trained, _BUCKET) if workers > 1 else 0))
+    bucket = bytes_each * (_CPU_BUCKET if student.device == "cpu" else 2 * _BUCKET)
+    return arriving + bucket + part + (bytes_each * trained if student.zero_stage == 1 else part)
 
 
 def _activations(shape: ModelShape, student: Student) -> float:
@@ -240,9 +245,10 @@ def _activations(shape: ModelShape, student: Student) -> float:
 
 def _head(shape: ModelShape, student: Student, tokens: int, k: int) -> float:
     targets = tokens * k * 12
-    logits = tokens * shape.vocabulary * _FLOAT32
     if not student.fused_head:
-        return targets + _DENSE_COPIES * logits
+        # The model's own forward computes logits at every position.
+        return targets + _DENSE_COPIES * student.micro_batch_size * shape.length * shape.vocabulary * _FLOAT32
+    logits = tokens * shape.vocabulary * _FLOAT32
     gradient = 0 if student.lora is not None else shape.vocabulary * shape.hidden * _FLOAT32
     return targets + _HEAD_COPIES * min(logits, _HEAD_CHUNK) + gradient
 
@@ -260,16 +266,14 @@ def _size(count: float) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
-def _cgroup_left() -> Iterator[int]:
+def _cgroup_left(root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
     """What the container's limit leaves, in bytes, if there is one: version 2 of cgroups, then version 1."""
-    root = Path("/sys/fs/cgroup")
-    for limit, used, stats in (
-        (root / "memory.max", root / "memory.current", root / "memory.stat"),
-        (root / "memory/memory.limit_in_bytes", root / "memory/memory.usage_in_bytes", root / "memory/memory.stat"),
+    for folder, limit, used in (
+        (root, "memory.max", "memory.current"),
+        (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
     ):
-        if not limit.is_file() or not (text := limit.read_text().strip()).isdigit():
-            continue
-        values = dict(line.split() for line in stats.read_text().splitlines())
-        # Files in memory are given up when it is needed.
-        reclaimable = int(values.get("inactive_file", values.get("total_inactive_file", 0)))
-        yield max(0, int(text) - int(used.read_text()) + reclaimable)
+        if (folder / limit).is_file() and (most := (folder / limit).read_text().strip()).isdigit():
+            counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            # Files that are cached there are given up when memory is needed.
+            cached = int(counts.get("total_inactive_file", counts.get("inactive_file", 0)))
+            yield max(0, int(most) - int((folder / used).read_text()) + cached)

@@ -41,6 +41,7 @@ class ModelShape:
 
     Attributes:
         parameters: of the whole model, tied ones once.
+        largest: numbers in the largest of them, the embedding usually.
         vocabulary: rows of its head.
         hidden: features in front of the head.
         depth: number of layers.
@@ -51,6 +52,7 @@ class ModelShape:
     """
 
     parameters: int
+    largest: int
     vocabulary: int
     hidden: int
     depth: int
@@ -75,6 +77,7 @@ def model_shape(config: Any, *, length: int, vocabulary: int | None = None) -> M
     head = model.get_output_embeddings()
     return ModelShape(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
+        largest=max(parameter.numel() for parameter in model.parameters()),
         vocabulary=head.out_features,
         hidden=head.in_features,
         depth=config.num_hidden_layers,
@@ -102,9 +105,10 @@ def _kept(config: Any, length: int, dtype: torch.dtype) -> Kept:
             return tensor
 
         ids = torch.zeros((1, length), dtype=torch.int64)
+        mask = torch.ones_like(ids)  # attention keeps more with one, which batches of unequal records have
         trunk = getattr(model, model.base_model_prefix)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            trunk(input_ids=ids, use_cache=False)
+            trunk(input_ids=ids, attention_mask=mask, use_cache=False)
         whole = sum(sizes.values())
     rest = min(whole, 4 * length * config.hidden_size * dtype.itemsize)
     return Kept(layers=whole - rest, rest=rest)

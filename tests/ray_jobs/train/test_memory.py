@@ -1,0 +1,246 @@
+"""The estimate of a training's memory: counted right, held against real trainings, and its advice is good."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig
+
+from ray_jobs.train import memory
+from ray_jobs.train.lora import add_adapters
+from ray_jobs.train.memory import Memory, adapter_parameters, available_memory, estimate, remedies, require_fits
+from ray_jobs.train.shape import ModelShape, model_shape
+from stillhouse.errors import UserError
+from stillhouse.recipe import Lora, Student
+
+GIB = 2**30
+
+
+def _config(**changes: Any) -> LlamaConfig:
+    sizes = {
+        "vocab_size": 512,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": True,
+    }
+    return LlamaConfig(**{**sizes, **changes})
+
+
+@pytest.fixture(scope="module")
+def shape() -> ModelShape:
+    return model_shape(_config(), length=32)
+
+
+@pytest.fixture(scope="module")
+def large() -> ModelShape:
+    """About 8 billion parameters, of which no weight is ever made."""
+    return model_shape(
+        _config(
+            vocab_size=128_256,
+            hidden_size=4096,
+            intermediate_size=14_336,
+            num_hidden_layers=32,
+            num_attention_heads=32,
+            num_key_value_heads=8,
+            tie_word_embeddings=False,
+        ),
+        length=1024,
+    )
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_shape_is_the_models(tied: bool) -> None:
+    config = _config(tie_word_embeddings=tied)
+    shape = model_shape(config, length=32)
+    model = AutoModelForCausalLM.from_config(config)
+    assert shape.parameters == sum(p.numel() for p in model.parameters())
+    assert shape.largest == 512 * 64
+    assert (shape.vocabulary, shape.hidden, shape.depth) == (512, 64, 4)
+    assert len(shape.linear) == 4 * 7
+    for lora in (Lora(rank=4), Lora(rank=2, targets=("q_proj", "mlp.down_proj"))):
+        adapted = add_adapters(AutoModelForCausalLM.from_config(config), lora, seed=0, say=lambda _: None)
+        assert adapter_parameters(shape, lora) == sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+
+
+def test_an_embedding_that_will_grow_is_counted_grown() -> None:
+    assert model_shape(_config(), length=8, vocabulary=600).vocabulary == 600
+    assert model_shape(_config(), length=8, vocabulary=500).vocabulary == 512
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "config",
+    [
+        _config(),
+        Gemma2Config(
+            vocab_size=512,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=16,
+        ),
+    ],
+    ids=["llama", "gemma2"],
+)
+def test_kept_activations_are_those_that_autograd_keeps(config: Any, dtype: torch.dtype) -> None:
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype).train()
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, tuple[int, torch.Tensor]] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
+    ids = torch.randint(0, 512, (1, 32))
+    mask = torch.ones_like(ids)
+    mask[0, -1] = 0
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model.model(input_ids=ids, attention_mask=mask, use_cache=False)
+    real = sum(size for size, _ in kept.values())
+    counted = model_shape(config, length=32).kept[dtype]
+    assert counted.layers + counted.rest == pytest.approx(real, rel=0.01)
+
+
+def _of(shape: ModelShape, *, workers: int = 2, **student: Any) -> memory.Estimate:
+    return estimate(shape, Student(**{"workers": workers, **student}), workers=workers, k=20)
+
+
+def test_state_is_what_the_zero_paper_says(large: ModelShape) -> None:
+    # Table 1 of https://arxiv.org/abs/1910.02054, with float32 gradients in stages 2 and 3 as DeepSpeed keeps them.
+    size, gathered = large.parameters, 2 * 10**9
+    settings: dict[str, Any] = {"device": "cuda", "workers": 64, "batch_size": 512}
+    found = {stage: _of(large, zero_stage=stage, **settings) for stage in (0, 1, 2, 3)}
+    for stage, (weights, optimizer) in {
+        0: (2 * size, 12 * size),
+        1: (2 * size, 12 * size / 64),
+        2: (2 * size, 12 * size / 64),
+        3: (2 * size / 64 + gathered, 12 * size / 64),
+    }.items():
+        assert found[stage].weights == pytest.approx(1.05 * weights, rel=1e-6)
+        assert found[stage].optimizer == pytest.approx(1.05 * optimizer, rel=1e-6)
+    assert found[1].gradients > found[2].gradients == found[3].gradients
+
+
+@pytest.mark.parametrize(
+    ("dearer", "cheaper"),
+    [
+        ({"micro_batch_size": 8}, {"micro_batch_size": 4}),
+        ({}, {"gradient_checkpointing": True}),
+        ({"fused_head": False}, {"fused_head": True}),
+        ({}, {"lora": {}}),
+        ({"lora": {}}, {"lora": {"quantize": "nf4"}}),
+        ({"precision": "float32"}, {"precision": "bfloat16"}),
+        ({"zero_stage": 1}, {"zero_stage": 2}),
+        ({"zero_stage": 2}, {"zero_stage": 3}),
+        ({}, {"offload": {"optimizer": True}}),
+        ({"zero_stage": 3}, {"zero_stage": 3, "offload": {"parameters": True}}),
+    ],
+)
+def test_what_saves_memory_is_estimated_to(large: ModelShape, dearer: Any, cheaper: Any) -> None:
+    one, other = (_of(large, device="cuda", workers=4, **settings) for settings in (dearer, cheaper))
+    assert other.device < one.device
+    assert (other.host > one.host) == ("offload" in cheaper), "what is offloaded lies in the machine's memory"
+
+
+def test_the_completions_length_counts_where_the_head_is_fused(shape: ModelShape) -> None:
+    student = Student(workers=2)
+    heads = [estimate(shape, student, workers=2, k=20, completion=tokens).head for tokens in (2, 16, 32, 64)]
+    assert heads[0] < heads[1] < heads[2] == heads[3], "no completion is longer than its record"
+
+
+def test_enough_memory_passes(shape: ModelShape) -> None:
+    student = Student(workers=2)
+    needed = estimate(shape, student, workers=2, k=20)
+    available = Memory(device=needed.device, host=needed.host)
+    assert require_fits(shape, student, available, workers=2, k=20) == needed
+    with pytest.raises(UserError):
+        require_fits(shape, student, Memory(device=needed.device - 1, host=needed.host), workers=2, k=20)
+
+
+def test_the_advice_fits_and_begins_with_the_most_harmless(large: ModelShape) -> None:
+    student = Student(workers=2, micro_batch_size=16, device="cuda", zero_stage=3)
+    smaller = estimate(large, student.model_copy(update={"micro_batch_size": 8}), workers=2, k=20)
+    available = Memory(device=smaller.device, host=64 * GIB)
+    with pytest.raises(
+        UserError, match=r"a worker needs about \d+\.\d GiB \(weights .* and has .* GiB: it fits"
+    ) as said:
+        require_fits(large, student, available, workers=2, k=20)
+    named = re.findall(r"`([^`]+)`", str(said.value))
+    assert named[0] == "micro_batch_size: 8"
+    fitting = [
+        words
+        for words, changed in remedies(student, 2)
+        if estimate(large, changed, workers=2, k=20).device <= available.device
+    ]
+    assert str(said.value).count("; or ") == min(3, len(fitting)) - 1
+
+
+def test_settings_that_only_fit_together_are_named_together(large: ModelShape) -> None:
+    student = Student(workers=2, micro_batch_size=16, device="cuda", zero_stage=0)
+    with pytest.raises(UserError, match=r"fits with `micro_batch_size: 1`, `gradient_checkpointing: true`, `zero_s"):
+        require_fits(large, student, Memory(device=40 * GIB, host=500 * GIB), workers=2, k=20)
+
+
+def test_offloading_is_no_advice_to_a_machine_without_the_memory_for_it(large: ModelShape) -> None:
+    student = Student(workers=2, micro_batch_size=1, device="cuda", zero_stage=3, gradient_checkpointing=True)
+    available = Memory(device=24 * GIB, host=500 * GIB)
+    with pytest.raises(UserError, match="offload"):
+        require_fits(large, student, available, workers=2, k=20)
+    with pytest.raises(UserError) as said:
+        require_fits(large, student, Memory(device=24 * GIB, host=GIB // 10 * 9), workers=2, k=20)
+    assert "offload" not in str(said.value)
+
+
+def test_what_never_fits_is_said_so(large: ModelShape) -> None:
+    student = Student(workers=1, batch_size=8, lora=Lora(), zero_stage=0)
+    with pytest.raises(UserError, match=r"and has 1\.0 GiB: a smaller `student`, more workers or a shorter"):
+        require_fits(large, student, Memory(device=GIB, host=GIB), workers=1, k=20)
+
+
+def test_every_remedy_is_a_recipe_that_is_accepted() -> None:
+    for settings in ({}, {"device": "cuda", "zero_stage": 0}, {"fused_head": False}, {"init": {"kind": "fresh"}}):
+        if settings.get("init"):
+            settings = {"init": {"kind": "fresh", "config": {"num_hidden_layers": 2}}}
+        for words, changed in remedies(Student(workers=2, **settings), 2):
+            assert Student.model_validate(changed.model_dump()) == changed, words
+
+
+def test_workers_share_the_machine() -> None:
+    alone, four = available_memory("cpu", 1), available_memory("cpu", 4)
+    assert alone.device == alone.host <= psutil.virtual_memory().total
+    assert four.device == pytest.approx(alone.device / 4, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ({"memory.max": "1000\n", "memory.current": "700\n", "memory.stat": "anon 500\ninactive_file 150\n"}, [450]),
+        ({"memory.max": "max\n", "memory.current": "700\n", "memory.stat": "inactive_file 150\n"}, []),
+        (
+            {
+                "memory/memory.limit_in_bytes": "1000",
+                "memory/memory.usage_in_bytes": "900",
+                "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 50\n",
+            },
+            [150],
+        ),
+        ({}, []),
+    ],
+)
+def test_a_containers_limit_counts(tmp_path: Path, files: dict[str, str], left: list[int]) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert list(memory._cgroup_left(tmp_path)) == left
