@@ -24,6 +24,7 @@ from stillhouse import models
 from stillhouse.endpoint.student import chat_model, remote_student
 from stillhouse.recipe import Recipe
 from stillhouse.run import Run
+from stillhouse.teachers import tuned
 
 NAME = "stillhouse"
 """The Serve application's name."""
@@ -44,7 +45,7 @@ def build(args: dict[str, Any]) -> Application:
         UserError: the arguments are wrong, or the run cannot be served.
     """
     run = Run.open(parsed(Arguments, args).run)
-    recipe = run.recipe()
+    recipe = tuned(run.recipe(), run)
     require_weights(recipe)
     _, student_name, teacher_name = names(recipe.name)
     return gateway.deployment(
@@ -72,7 +73,7 @@ def serve_locally(run_uri: str, host: str | None, port: int | None) -> None:
     require_weights(recipe)
     threshold = policy(run, recipe).threshold
     locate(run.uri)
-    models.resolve(recipe.teacher.model)
+    models.resolve(tuned(recipe, run).teacher.model)
     if models.is_dequantised(recipe.teacher.model):
         tell("the teacher's weights are dequantised from GGUF")
     alone = "the student answers nothing alone" if threshold is None else f"the student answers from {threshold:.3f} on"

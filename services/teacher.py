@@ -23,6 +23,8 @@ from stillhouse import models
 from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe
 from stillhouse.recipe_file import load_recipe
+from stillhouse.run import Run
+from stillhouse.teachers import tuned
 
 NAME = "stillhouse-teacher"
 """The Serve application's name where the teacher is served alone."""
@@ -37,6 +39,9 @@ class Arguments(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     recipe: str = Field(min_length=1, description="Path of a recipe whose teacher has weights.")
+    run: str | None = Field(
+        default=None, min_length=1, description="For a teacher that is tuned first: the run that holds it."
+    )
 
 
 def teacher(recipe: Recipe, model_id: str) -> Application:
@@ -64,7 +69,23 @@ def build(args: dict[str, Any]) -> Application:
     Raises:
         UserError: the arguments or the recipe are wrong, or the teacher has no weights.
     """
-    return _alone(load_recipe(parsed(Arguments, args).recipe))
+    given = parsed(Arguments, args)
+    return _alone(served(load_recipe(given.recipe), given.run))
+
+
+def served(recipe: Recipe, run: str | None) -> Recipe:
+    """The recipe with the weights that are served: those of the run, where the teacher is tuned first.
+
+    Raises:
+        UserError: there is no such run, or it has not tuned the teacher yet.
+    """
+    if recipe.teacher.tune is None:
+        return recipe
+    if run is None:
+        raise UserError(
+            f"the teacher {recipe.teacher.model!r} is tuned first (`teacher.tune`): name the run that holds it"
+        )
+    return tuned(recipe, Run.open(run))
 
 
 def _alone(recipe: Recipe) -> Application:
@@ -75,8 +96,8 @@ def _alone(recipe: Recipe) -> Application:
     return openai_ingress(model_id, teacher(recipe, model_id))
 
 
-def serve_locally(recipe: Recipe, host: str | None, port: int | None) -> None:
-    """Serve a recipe's teacher on an embedded Ray, until SIGINT or SIGTERM.
+def serve_locally(recipe: Recipe, run: str | None, host: str | None, port: int | None) -> None:
+    """Serve a recipe's teacher on an embedded Ray, until SIGINT or SIGTERM; of a run, where it is tuned first.
 
     Raises:
         UserError: the teacher cannot be served, or the port is taken.
@@ -87,6 +108,7 @@ def serve_locally(recipe: Recipe, host: str | None, port: int | None) -> None:
     port = recipe.serving.port if port is None else port
     require_free(host, port)
     require_weights(recipe)
+    recipe = served(recipe, run)
     models.resolve(recipe.teacher.model)
     tell(f"starts the teacher {recipe.teacher.model}")
 
@@ -109,10 +131,11 @@ def command(words: Sequence[str] | None) -> None:
     """`python -m services.teacher`. Raises as `serve_locally`."""
     parser = argparse.ArgumentParser(prog="python -m services.teacher", description="Serve a recipe's teacher alone.")
     parser.add_argument("--recipe", required=True, help="a recipe whose teacher has weights")
+    parser.add_argument("--run", help="for a teacher that is tuned first: the run that holds it")
     parser.add_argument("--host", help="address to listen on (default: the recipe's)")
     parser.add_argument("--port", type=int, help="port (default: the recipe's)")
     given = parser.parse_args(words)
-    serve_locally(load_recipe(given.recipe), given.host, given.port)
+    serve_locally(load_recipe(given.recipe), given.run, given.host, given.port)
 
 
 def main() -> None:

@@ -121,12 +121,18 @@ def serve(
 @app.command()
 def teacher(
     recipe: RecipeArgument,
+    run: Annotated[
+        str | None,
+        typer.Option("--run", metavar="URI", help="For a teacher that is tuned: its run. Default: runs/NAME."),
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on. Default: the recipe's.")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port. Default: the recipe's.")] = None,
 ) -> None:
     """Serve the recipe's teacher alone, behind an OpenAI-compatible endpoint that captures can ask."""
-    _recipe(recipe)
+    loaded = _recipe(recipe)
     words = ["--recipe", str(recipe)]
+    if loaded.teacher.tune is not None:
+        words += ["--run", run or f"runs/{loaded.name}"]
     words += ["--host", host] if host else []
     words += ["--port", str(port)] if port else []
     _start("services.teacher", words)

@@ -33,6 +33,7 @@ from stillhouse.report.model import (
     Spending,
     TaskSummary,
 )
+from stillhouse.teachers import told
 
 CURVE_POINTS = 200  # a curve of more points is no more readable, only larger
 WORST = 20
@@ -84,7 +85,7 @@ def build_report(
         warnings=words.warnings(calibration, quality, spending.per_million, alone_error, len(predictions)),
         notes=list(notes),
         task=task,
-        models=Models(teacher=recipe.teacher.model, student=_student(recipe)),
+        models=Models(teacher=told(recipe.teacher), student=_student(recipe)),
         funnel=dict(funnel),
         test_n=len(predictions),
         gold_n=sum(p.gold is not None for p in predictions),
