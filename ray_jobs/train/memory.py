@@ -45,6 +45,9 @@ _GPU_OVERHEAD = 1200 * 2**20
 _ROOM = 1.05
 """Times the GPU's estimate: its allocator leaves gaps."""
 
+_CPU_GAPS = 1.35
+"""Times the activations on a CPU, where freed memory is kept and not always fits what comes next; measured."""
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -237,10 +240,16 @@ def _activations(shape: ModelShape, student: Student) -> float:
     kept = shape.kept[_dtype(student)]
     records = student.micro_batch_size
     layer = kept.layers / shape.depth
+    if student.packing:
+        # Every layer keeps a mask of who sees whom, over a row of all records instead of one for each.
+        rows = (records * shape.length) ** 2 - records * shape.length**2
+        layer += rows * _dtype(student).itemsize / records
+    whole = layer * shape.depth + kept.rest
+    gaps = _CPU_GAPS if student.device == "cpu" else 1
     if student.gradient_checkpointing:
         inputs = shape.depth * shape.length * shape.hidden * _dtype(student).itemsize
-        return records * (inputs + kept.rest + 2 * layer)
-    return records * (kept.layers + kept.rest + layer)
+        return gaps * records * (inputs + kept.rest + 2 * layer)
+    return gaps * records * (whole + layer)
 
 
 def _head(shape: ModelShape, student: Student, tokens: int, k: int) -> float:

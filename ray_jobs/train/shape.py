@@ -105,7 +105,8 @@ def _kept(config: Any, length: int, dtype: torch.dtype) -> Kept:
             return tensor
 
         ids = torch.zeros((1, length), dtype=torch.int64)
-        mask = torch.ones_like(ids)  # attention keeps more with one, which batches of unequal records have
+        mask = torch.ones_like(ids)
+        mask[:, -1] = 0  # attention keeps more with padding, which batches of unequal records have
         trunk = getattr(model, model.base_model_prefix)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             trunk(input_ids=ids, attention_mask=mask, use_cache=False)

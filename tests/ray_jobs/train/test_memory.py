@@ -138,6 +138,7 @@ def test_state_is_what_the_zero_paper_says(large: ModelShape) -> None:
     [
         ({"micro_batch_size": 8}, {"micro_batch_size": 4}),
         ({}, {"gradient_checkpointing": True}),
+        ({"packing": True}, {}),
         ({"fused_head": False}, {"fused_head": True}),
         ({}, {"lora": {}}),
         ({"lora": {}}, {"lora": {"quantize": "nf4"}}),
