@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import torch
+import training_process
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig
 
 from ray_jobs.train import memory
@@ -16,7 +18,7 @@ from ray_jobs.train.lora import add_adapters
 from ray_jobs.train.memory import Memory, adapter_parameters, available_memory, estimate, remedies, require_fits
 from ray_jobs.train.shape import ModelShape, model_shape
 from stillhouse.errors import UserError
-from stillhouse.recipe import Lora, Student
+from stillhouse.recipe import Lora, Recipe, Student
 
 GIB = 2**30
 
@@ -245,3 +247,41 @@ def test_a_containers_limit_counts(tmp_path: Path, files: dict[str, str], left: 
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     assert list(memory._cgroup_left(tmp_path)) == left
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("student", "length", "completion"),
+    [
+        ({"workers": 1, "zero_stage": 2, "micro_batch_size": 8, "batch_size": 8}, 192, 4),
+        ({"workers": 2, "zero_stage": 3, "micro_batch_size": 4, "batch_size": 8, "lora": {}}, 128, 64),
+    ],
+    ids=["all-weights", "two-workers-adapters"],
+)
+def test_a_real_training_takes_what_was_estimated(
+    student: dict[str, Any],
+    length: int,
+    completion: int,
+    tmp_path: Path,
+    make_recipe: Callable[..., Recipe],
+    make_tokenizer: Callable[..., Any],
+) -> None:
+    # SmolLM2-135M's layers, of which the example's student has six.
+    config = _config(
+        vocab_size=49_152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=6,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    make_tokenizer("good bad film plot the a yes no").save_pretrained(tmp_path)
+    recipe = make_recipe({"teacher.model": str(tmp_path), "student": student})
+
+    peak = max(training_process.train(recipe, steps=3, length=length, completion=completion))
+
+    found = estimate(
+        model_shape(config, length=length), recipe.student, workers=student["workers"], k=4, completion=completion
+    )
+    assert 0.8 * peak < found.device < 1.35 * peak, f"{found}, and it took {peak / GIB:.2f} GiB"

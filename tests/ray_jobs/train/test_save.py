@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import training_process
 from engine_process import EngineProcess
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig
@@ -135,6 +136,39 @@ def test_what_ends_a_completion_is_kept_and_how_the_teacher_sampled_is_not(
     assert found["eos_token_id"] == [0, 5]
     assert found["bos_token_id"] == 3
     assert not {"temperature", "top_p", "do_sample", "repetition_penalty"} & set(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [None, {"rank": 4}], ids=["all-weights", "adapters"])
+def test_partitioned_weights_are_written_whole_and_training_goes_on(
+    lora: dict[str, Any] | None, tmp_path: Path, tokenizer: Any, make_recipe: Callable[..., Recipe]
+) -> None:
+    _model().save_pretrained(tmp_path / "teacher")
+    tokenizer.save_pretrained(tmp_path / "teacher")
+    student = {
+        "init": {"layers": 2},
+        "workers": 2,
+        "zero_stage": 3,
+        "batch_size": 4,
+        "micro_batch_size": 2,
+        "lora": lora,
+        "gradient_checkpointing": True,
+        "learning_rate": 0.05,
+    }
+    recipe = make_recipe({"teacher.model": str(tmp_path / "teacher"), "student": student})
+
+    training_process.train(recipe, steps=4, length=12, completion=3, saved=tmp_path)
+
+    half, whole = (AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("half", "whole"))
+    trained = _model()
+    if lora:
+        add_adapters(trained, Lora(**lora), seed=0, say=lambda _: None)
+    trained.load_state_dict(torch.load(tmp_path / "live.pt"))
+    with torch.no_grad():
+        torch.testing.assert_close(whole(IDS).logits, trained.eval()(IDS).logits)
+        assert (whole(IDS).logits - half(IDS).logits).abs().max() > 1e-3, "steps after a save are steps"
+        assert (half(IDS).logits - _model()(IDS).logits).abs().max() > 1e-3
+    assert (tmp_path / "whole" / "adapter").is_dir() == bool(lora)
 
 
 @pytest.mark.slow
