@@ -109,6 +109,14 @@ def test_the_student_is_the_model_that_came_out(training: Training, capsys: pyte
     assert not any(KEY in line for line in said)
 
 
+def test_a_run_on_s3(training: Training, s3: Callable[[], str], cache: Path) -> None:
+    training.run = Run.open(s3())
+    with ScriptedTuning(right, key=KEY, polls=2) as endpoint:
+        training(endpoint)
+    assert training.student["job"] == "ftjob-0"
+    assert training.run.storage.list("training") == []
+
+
 def test_the_recipes_name_goes_into_the_models_and_a_split_may_be_empty(training: Training) -> None:
     with ScriptedTuning(right, key=KEY) as endpoint:
         recipe = training.recipe(endpoint)
