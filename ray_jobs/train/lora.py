@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,6 @@ def add_adapters(model: Any, lora: Lora, *, seed: int, say: Callable[[str], None
     """
     if is_quantized(model):
         prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    torch.manual_seed(seed)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -78,10 +78,20 @@ def add_adapters(model: Any, lora: Lora, *, seed: int, say: Callable[[str], None
         task_type="CAUSAL_LM",
         base_model_name_or_path=model.name_or_path or None,
     )
-    inject_adapter_in_model(config, model, adapter_name=_ADAPTER)
+    with seeded(seed):
+        inject_adapter_in_model(config, model, adapter_name=_ADAPTER)
     counts = [sum(p.numel() for p in model.parameters() if p.requires_grad), parameters(model)]
     say(f"adapters of rank {lora.rank}: {counts[0] / 1e6:.2f}M parameters are trained, {counts[0] / counts[1]:.2%}")
     return model
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from a seed, and leave what is drawn after it as if nothing had been."""
+    gpus = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(gpus):
+        torch.manual_seed(seed)
+        yield
 
 
 def linear_layers(model: Any) -> Iterator[tuple[str, Any]]:

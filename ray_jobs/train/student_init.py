@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from ray_jobs.train import fresh
-from ray_jobs.train.lora import quantization
+from ray_jobs.train.lora import quantization, seeded
 from stillhouse.errors import UserError
 from stillhouse.models import load_tokenizer, resolve, token_source
 from stillhouse.recipe import Recipe, StudentInit
@@ -33,21 +33,26 @@ def make_student(
         UserError: an unknown model, layers that the teacher does not have, a config that makes no model, or another
             tokenizer than the teacher's.
     """
+    with seeded(recipe.seed):
+        model, tokenizer = _made(recipe, dtype, whole)
+        _grow(model, tokenizer, say)
+    model.generation_config = _generation(model, tokenizer)
+    return model, tokenizer
+
+
+def _made(recipe: Recipe, dtype: torch.dtype, whole: bool) -> tuple[Any, Any]:
     init, tokenizer = recipe.student.init, load_tokenizer(token_source(recipe))
-    torch.manual_seed(recipe.seed)
     if init.kind == "fresh":
-        model = fresh.make(_config(recipe.teacher.model), init.config, dtype=dtype)
-    elif init.model is not None:
+        return fresh.make(_config(recipe.teacher.model), init.config, dtype=dtype), tokenizer
+    if init.model is not None:
         own = load_tokenizer(init.model)
         require_same_tokens(tokenizer, own)
-        model, tokenizer = _load(init.model, recipe, dtype, whole), own
+        model = _load(init.model, recipe, dtype, whole)
         model.name_or_path = init.model
-    else:
-        teacher = _load(recipe.teacher.model, recipe, dtype, whole)
-        model = cut_layers(teacher, chosen_layers(init, len(_stack(teacher))))
-        model.name_or_path = ""  # no model of that name has these layers
-    _grow(model, tokenizer, say)
-    model.generation_config = _generation(model, tokenizer)
+        return model, own
+    teacher = _load(recipe.teacher.model, recipe, dtype, whole)
+    model = cut_layers(teacher, chosen_layers(init, len(_stack(teacher))))
+    model.name_or_path = ""  # no model of that name has these layers
     return model, tokenizer
 
 

@@ -189,8 +189,11 @@ def test_a_cut_teacher_keeps_its_padded_vocabulary(make: Callable[..., Recipe]) 
 def test_a_fresh_student_is_drawn_from_the_seed_alone(make: Callable[..., Recipe], teacher: Path) -> None:
     init = {"kind": "fresh", "config": {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4}}
     one, tokenizer = make_student(make(init, seed=1), say=_silent)
-    torch.rand(7)
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
     same, _ = make_student(make(init, seed=1), say=_silent)
+    assert torch.equal(torch.rand(3), expected), "a training's own draws go on as before"
     other, _ = make_student(make(init, seed=2), say=_silent)
 
     assert len(one.model.layers) == 2
