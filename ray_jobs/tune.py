@@ -47,7 +47,7 @@ def tune(recipe: Recipe, run: Run) -> None:
     counts: dict[str, int | float] = {"records": section.records, **_write(recipe, run, folder)}
     config = Config(as_student(recipe), run, name, partial(tuned_card, recipe, inputs), step="teacher", dataset=folder)
     try:
-        counts |= trained(config, "tune")
+        counts |= trained(config, lambda line: say("tune", _in_section(line)))
     except UserError as error:
         raise UserError(_in_section(str(error))) from error
     for split in SPLITS:

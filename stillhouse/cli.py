@@ -69,6 +69,9 @@ def check(
 @app.command()
 def tune(recipe: RecipeArgument, run: RunOption = None) -> None:
     """Fine-tune the teacher on gold labels first, if the recipe says so (`teacher.tune`), to RUN/teacher."""
+    from stillhouse.tuning import section_of
+
+    section_of(_recipe(recipe))
     _job("tune", recipe, run)
 
 

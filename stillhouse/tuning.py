@@ -63,7 +63,7 @@ def require_enough(recipe: Recipe, *, labelled: int, records: int) -> None:
             f"teacher.tune.records: {wanted} gold answers are to be tuned on, and {labelled} of {records} records have"
             " one: lower it, or label more"
         )
-    most = int((1 - curation.validation - curation.calibration - curation.test) * records)
+    most = int((1 - curation.validation - curation.calibration - curation.test) * records + 1e-6)
     if wanted > most:
         raise UserError(
             f"teacher.tune.records: what the teacher is tuned on cannot be held out, and of {records} records no more"

@@ -11,7 +11,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -70,7 +70,7 @@ def train(recipe: Recipe, run: Run) -> None:
         f"reads {run.uri}/dataset, writes {run.uri}/student; ZeRO-{student.zero_stage}, {student.workers} workers",
     )
     card = partial(model_card, recipe, inputs)
-    counts = trained(Config(tuned(recipe, run), run, name_of(inputs), card))
+    counts = trained(Config(tuned(recipe, run), run, name_of(inputs), card), partial(say, "train"))
     counts = {"records": dataset.counts["train"], **counts}
     run.commit("student", recipe=recipe, inputs=inputs, counts=counts, began=began)
     remove(run, "training")
@@ -81,13 +81,13 @@ def name_of(inputs: Mapping[str, str]) -> str:
     return digest(inputs)[:16]
 
 
-def trained(config: Config, word: str = "train") -> dict[str, float]:
+def trained(config: Config, tell: Callable[[str], None]) -> dict[str, float]:
     """Train, and put the model into the run, without a manifest yet; what worker 0 counted.
 
     Checkpoints of other trainings are removed; its own ones stay, until `remove`.
 
     Args:
-        word: what the lines begin with that the user is told.
+        tell: given the lines that are for the user.
 
     Raises:
         UserError: as `train`.
@@ -96,10 +96,10 @@ def trained(config: Config, word: str = "train") -> dict[str, float]:
     _tidy(run, name)
     settings = {key: value for key, value in recipe.student.model_dump(mode="json").items() if key != "engine"}
     with tracker(recipe, run, name, {**settings, "seed": recipe.seed, "teacher": told(recipe.teacher)}) as tracked:
-        return _trained(config, tracked, word)
+        return _trained(config, tracked, tell)
 
 
-def _trained(config: Config, tracked: Tracker | None, word: str) -> dict[str, float]:
+def _trained(config: Config, tracked: Tracker | None, tell: Callable[[str], None]) -> dict[str, float]:
     """Train, from the last checkpoint as often as workers are lost; what worker 0 counted.
 
     Raises:
@@ -109,7 +109,7 @@ def _trained(config: Config, tracked: Tracker | None, word: str) -> dict[str, fl
     lost, reached = 0, _checkpoint(run, name)
     while True:
         try:
-            return _fitted(config, tracked, word)
+            return _fitted(config, tracked, tell)
         except TrainingFailedError as error:
             if isinstance(cause := _cause(error), UserError):
                 raise cause from error
@@ -117,10 +117,10 @@ def _trained(config: Config, tracked: Tracker | None, word: str) -> dict[str, fl
             reached = _checkpoint(run, name)
             if lost == _MAX_LOSSES:
                 raise
-            say(word, f"lost a worker ({_line(error)}): goes on from {reached or 'the beginning'}")
+            tell(f"lost a worker ({_line(error)}): goes on from {reached or 'the beginning'}")
 
 
-def _fitted(config: Config, tracked: Tracker | None, word: str) -> dict[str, float]:
+def _fitted(config: Config, tracked: Tracker | None, tell: Callable[[str], None]) -> dict[str, float]:
     """Train once, and print and track meanwhile what the first worker says.
 
     In the main thread Ray Train would take Ctrl-C for itself, and end this process with status 0.
@@ -159,7 +159,7 @@ def _fitted(config: Config, tracked: Tracker | None, word: str) -> dict[str, flo
             over = not fitting.is_alive()
             try:
                 while True:
-                    _pass_on(board.get(timeout=0.0 if over else 0.5), tracked, word)
+                    _pass_on(board.get(timeout=0.0 if over else 0.5), tracked, tell)
             except Empty:
                 if over:
                     break
@@ -171,9 +171,9 @@ def _fitted(config: Config, tracked: Tracker | None, word: str) -> dict[str, flo
     return counts
 
 
-def _pass_on(message: str | dict[str, float], tracked: Tracker | None, word: str) -> None:
+def _pass_on(message: str | dict[str, float], tracked: Tracker | None, tell: Callable[[str], None]) -> None:
     if isinstance(message, str):
-        say(word, message)
+        tell(message)
     elif tracked is not None:
         tracked.log(message)
 

@@ -30,6 +30,7 @@ def build(recipe: Recipe, inputs: Inputs, teachers: Sequence[TeacherFound]) -> C
         recipe=recipe.name,
         records=inputs.records,
         labelled=inputs.labelled,
+        tuned_on=None if teacher.tune is None else teacher.tune.records,
         duplicates=inputs.duplicates,
         tokenizer=inputs.tokenizer_model,
         own_tokens=inputs.tokenizer_model == (teacher.model if teacher.url is None else teacher.tokenizer),

@@ -100,6 +100,11 @@ class Check(_Found):
     recipe: str
     records: int
     labelled: int = Field(description="Records with a gold answer.")
+    tuned_on: int | None = Field(
+        default=None,
+        description="Gold answers that the teacher is tuned on first; None: on none. What is asked here is the teacher"
+        " before that.",
+    )
     duplicates: int = Field(description="Records whose prompt came before; curation drops them.")
     tokenizer: str = Field(description="Whose tokens are counted.")
     own_tokens: bool = Field(description="Whether those are the teacher's; the student's stand in for them else.")

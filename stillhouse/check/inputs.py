@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from stillhouse import models
+from stillhouse import models, tuning
 from stillhouse.check.contract import require_spellings
 from stillhouse.check.findings import Prompts
 from stillhouse.curation.duplicates import normalised
@@ -108,6 +108,8 @@ def read_inputs(recipe: Recipe) -> Inputs:
             f"{f', {distinct} of them different' if distinct < len(records) else ''}, and curation needs at least"
             f" {recipe.curation.min_records} (`curation.min_records`): add data"
         )
+    if recipe.teacher.tune is not None:
+        tuning.require_enough(recipe, labelled=labelled, records=len(records))
     lengths = [len(token_ids(render(recipe.task, record.fields), tokenizer)) for record in looked_at]
     fits = _fits(recipe)
     return Inputs(

@@ -36,6 +36,9 @@ def _told(warning: Finding) -> Text:
 def _rows(check: Check) -> Iterator[tuple[str, str]]:
     gold = "all with a gold answer" if check.labelled == check.records else f"{check.labelled:,} with a gold answer"
     yield "records", f"{check.records:,}, {gold}"
+    if check.tuned_on is not None:
+        asked = "; the teacher that was asked here is not tuned yet" if check.teachers else ""
+        yield "tuning", f"on {check.tuned_on:,} of the gold answers, before the capture{asked}"
     prompts = check.prompts
     of = "" if prompts.counted == check.records else f" of {prompts.counted:,} counted"
     of += "" if check.own_tokens else ", in the student's tokens"

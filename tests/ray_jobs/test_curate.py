@@ -29,6 +29,7 @@ from stillhouse.signal.schema import (
     to_row,
     to_table,
     write_part,
+    write_table,
 )
 from stillhouse.signal.sparse import SparseSignal
 
@@ -144,6 +145,31 @@ def test_a_record_may_have_several_completions(run: Run, make_recipe: MakeRecipe
     assert counts["near_duplicates"] == 0
     left = counts["captured"] - sum(n for name, n in counts.items() if name.startswith("dropped_"))
     assert left == sum(map(len, tables.values())), "the funnel adds up"
+
+
+def test_what_the_teacher_was_tuned_on_is_never_held_out(run: Run, make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe({"teacher.tune": {"records": 20}})
+    rows = [row(i, review(i)) for i in range(200)]
+    rows += [row(200 + i, review(i) + " more") for i in range(20)]  # near-duplicates of what was tuned on
+    # The tuned one is dropped, and stands behind a duplicate and a near-duplicate that stay.
+    rows += [row(300, review(300)), row(301, review(300) + " more"), row(302, f" {review(300)} ")]
+    rows[3] = row(3, review(3), finish_reason="length")
+    capture(run, recipe, rows)
+    with pytest.raises(UserError, match="has no finished teacher: run `stillhouse tune` first"):
+        curate(recipe, run)
+    for split, chosen in (("train", rows[:18]), ("validation", [rows[18], rows[19], rows[222]])):
+        run.storage.write(f"teacher/data/{split}.parquet", write_table(to_table(chosen), {}))
+    run.commit("teacher", recipe=recipe, inputs={}, began=time.monotonic())
+    curate(recipe, run)
+
+    tables = {split: set(table["id"].to_pylist()) for split, table in dataset(run).items()}
+    seen = {f"id-{i}" for i in (*range(20), *range(200, 220), 300, 301)} - {"id-3"}
+    assert seen <= tables["train"]
+    manifest = run.manifest("dataset")
+    assert manifest is not None
+    assert manifest.counts["tuned_on"] == len(seen) == 41
+    sizes = {split: len(ids) for split, ids in tables.items()}
+    assert sizes["test"] == pytest.approx(0.15 * 221, abs=3), "the others make up for it"
 
 
 def test_the_same_capture_makes_the_same_dataset(run: Run, make_recipe: MakeRecipe) -> None:

@@ -110,6 +110,15 @@ def test_a_teacher_that_does_not_exist(tmp_path: Path, student: Path, serve: Cal
     assert "nowhere does not exist" in serve("--run", run.uri)
 
 
+def test_a_teacher_that_is_tuned_first_must_be(tmp_path: Path, student: Path, serve: Callable[..., str]) -> None:
+    made = recipe(data={"path": "x.csv", "label": "y"}, teacher={"model": "some/teacher", "tune": {}})
+    run = finished_run(tmp_path / "run", student, threshold=0.5, made_with=made)
+    assert "has no finished teacher: run `stillhouse tune` first" in serve("--run", run.uri)
+    run.commit("teacher", recipe=made, inputs={}, began=0.0)
+    run.storage.write("teacher/model.safetensors", b"weights")
+    assert f"the model folder {run.uri}/teacher holds no config.json" in serve("--run", run.uri)
+
+
 def test_a_teacher_at_a_url(tmp_path: Path, student: Path, serve: Callable[..., str]) -> None:
     pretrained = {"engine": {"device": "cpu"}, "init": {"kind": "pretrained", "model": "student"}, "kd_weight": 0}
     remote = {"model": "gpt-4o", "url": "https://api.openai.com/v1"}

