@@ -55,7 +55,12 @@ def main() -> int:
     """Make the records, take the steps in turn, print a table and one JSON line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train_step", description="A step beside TRL's.")
     parser.add_argument("--rounds", type=int, default=7)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of torch; default: all cores")
+    parser.add_argument(
+        "--clock", choices=["wall", "cpu"], default="wall", help="`cpu` with one thread: on a machine that is shared"
+    )
+    words = parser.parse_args()
+    rounds = words.rounds
     load = os.getloadavg()[0]
     recipe = _recipe()
     distilled, plain = recipe, _with(recipe, kd_weight=0.0, ce_weight=1.0)
@@ -70,17 +75,18 @@ def main() -> int:
             "TRL GKD": ("gkd", distilled, K),
             "TRL Distillation": ("distillation", distilled, K),
         }
-        given = {
-            name: (side, Given(own, runs[k], _made(folder / name), WARM + rounds))
-            for name, (side, own, k) in sides.items()
-        }
-        records, taken = batches(Given(plain, runs[K], _made(folder / "count"), WARM + rounds), signal=False)
+
+        def of(name: str, recipe: Recipe, k: int) -> Given:
+            return Given(recipe, runs[k], _made(folder / name), WARM + rounds, words.threads, words.clock)
+
+        given = {name: (side, of(name, own, k)) for name, (side, own, k) in sides.items()}
+        records, taken = batches(of("count", plain, K), signal=False)
         tokens = [int(records.lengths[batch].sum()) for batch in taken[WARM:]]
         found = _take_turns(given, rounds)
     _show(found, tokens)
     figures = list(_figures(found, tokens))
     print(f"the load was {load:.1f} before; {statistics.fmean(tokens):.0f} tokens a step")
-    about = {"rounds": rounds, "tokens": tokens, "threads": os.cpu_count(), "load_before": load}
+    about = {"rounds": rounds, "tokens": tokens, "threads": words.threads, "clock": words.clock, "load_before": load}
     print(json.dumps({"benchmark": "train_step", **about, "figures": figures}))
     return 0
 

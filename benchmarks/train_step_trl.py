@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
@@ -33,8 +32,8 @@ def train(name: str, given: Given, orders: Connection) -> None:
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     examples = [one for batch in taken for one in records.examples(batch)]
     trainer = _TRAINERS[name](given, model, tokenizer, examples)
-    teacher = _Watch(trainer.teacher_model) if hasattr(trainer, "teacher_model") else None
-    trainer.add_callback(_OnOrder(orders, teacher))
+    teacher = _Watch(trainer.teacher_model, given.now) if hasattr(trainer, "teacher_model") else None
+    trainer.add_callback(_OnOrder(orders, teacher, given.now))
     trainer.train()
 
 
@@ -125,7 +124,8 @@ def _teacher(recipe: Recipe) -> Any:
 class _Watch:
     """Seconds that a teacher's forward passes take: of the whole model where that is called, else of its trunk."""
 
-    def __init__(self, teacher: Any) -> None:
+    def __init__(self, teacher: Any, now: Callable[[], float]) -> None:
+        self._now = now
         self._seconds, self._began, self._depth = 0.0, 0.0, 0
         for module in (teacher, teacher.base_model):
             module.register_forward_pre_hook(self._enter)
@@ -133,13 +133,13 @@ class _Watch:
 
     def _enter(self, *_: Any) -> None:
         if not self._depth:
-            self._began = time.perf_counter()
+            self._began = self._now()
         self._depth += 1
 
     def _leave(self, *_: Any) -> None:
         self._depth -= 1
         if not self._depth:
-            self._seconds += time.perf_counter() - self._began
+            self._seconds += self._now() - self._began
 
     def taken(self) -> float:
         """The seconds since the last call."""
@@ -150,22 +150,22 @@ class _Watch:
 class _OnOrder(TrainerCallback):  # type: ignore[misc]
     """Waits for an order before each step, and answers after it."""
 
-    def __init__(self, orders: Connection, teacher: _Watch | None) -> None:
-        self._orders, self._teacher, self._began = orders, teacher, 0.0
+    def __init__(self, orders: Connection, teacher: _Watch | None, now: Callable[[], float]) -> None:
+        self._orders, self._teacher, self._now, self._began = orders, teacher, now, 0.0
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         self._orders.send(None)
         self._wait()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        took = time.perf_counter() - self._began
+        took = self._now() - self._began
         self._orders.send((took, self._teacher.taken() if self._teacher else 0.0))
         if state.global_step < state.max_steps:
             self._wait()
 
     def _wait(self) -> None:
         self._orders.recv()
-        self._began = time.perf_counter()
+        self._began = self._now()
 
 
 _TRAINERS: dict[str, Callable[[Given, Any, Any, list[Example]], Any]] = {
