@@ -29,7 +29,7 @@ def model_card(
         counts: what else was counted: `records`, `steps`, `workers`, `teacher_mass`, `parameters`; any may be absent.
     """
     return f"""---
-{_head(recipe.student.init.model or recipe.teacher.model)}---
+{_head(recipe.student.init.model or recipe.teacher.model, "distillation")}---
 
 # {recipe.name}: a distilled student
 
@@ -49,15 +49,15 @@ def tuned_card(
     student = as_student(recipe).student
     made = {
         "Begins as": f"`{recipe.teacher.model}`{_dequantised(recipe)}",
-        "Data": f"`{recipe.data.path}`, {section_of(recipe).records} gold answers, {counts['records']:.0f} of them"
-        " trained on and others to choose the best epoch by",
+        "Data": f"`{recipe.data.path}`, {section_of(recipe).records} gold answers:"
+        f" {counts['records']:.0f} trained on, the rest to choose the best epoch by",
         "Loss": "cross-entropy on the gold answers' tokens",
         "Training": _training(student, counts),
         "Trained": "all weights" if student.lora is None else _adapters(student),
         "Seed": str(recipe.seed),
     }
     return f"""---
-{_head(recipe.teacher.model)}---
+{_head(recipe.teacher.model, "fine-tuning")}---
 
 # {recipe.name}: the tuned teacher
 
@@ -85,12 +85,12 @@ def _figures(inputs: Mapping[str, str], metrics: Mapping[str, float]) -> str:
 """
 
 
-def _head(base: str) -> str:
+def _head(base: str, tag: str) -> str:
     """What the model hub reads. No license: the teacher's terms decide it, and nothing here knows them."""
     head = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["stillhouse", "distillation"],
+        "tags": ["stillhouse", tag],
     }
     if _is_hub_name(base):  # the hub refuses a card whose base is none of its own
         head = {"base_model": base, **head}

@@ -11,16 +11,19 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from ray_jobs.cluster import connected
+from ray_jobs.pipeline import JOBS, pipeline
+from ray_jobs.train.model_card import model_card, tuned_card
 from ray_jobs.tune import _in_section, tune
 from stillhouse import lineage
 from stillhouse.data import Records
 from stillhouse.errors import UserError
 from stillhouse.models import load_tokenizer
 from stillhouse.recipe import Recipe
-from stillhouse.run import Run
+from stillhouse.run import STEPS, Run, Step
 from stillhouse.signal.schema import read_table
 from stillhouse.task import render, token_ids
 from stillhouse.teachers import tuned
@@ -137,6 +140,56 @@ def test_a_tuned_teacher_knows_the_gold_answers_and_a_cut_off_tuning_goes_on_to_
     card = run.storage.read("teacher/README.md").decode()
     assert "60 gold answers" in card
     assert f"base_model: {recipe.teacher.model}" not in card, "a local folder is no name on the hub"
+
+
+def test_the_cards_say_what_the_teacher_was_tuned_on(make_recipe: Callable[..., Recipe]) -> None:
+    tune = {"records": 500, "epochs": 4, "learning_rate": 0.0001, "lora": {"rank": 4}}
+    recipe = make_recipe({"teacher.model": "org/teacher", "teacher.tune": tune})
+    card = tuned_card(recipe, {"data": "ab12"}, {"loss": 0.25, "kd": 0.0, "agreement": 0.9}, {"records": 450})
+    _, head, body = card.split("---\n")
+    assert yaml.safe_load(head)["base_model"] == "org/teacher"
+    assert yaml.safe_load(head)["tags"] == ["stillhouse", "fine-tuning"]
+    for line in (
+        "- Data: `/nowhere/data.jsonl`, 500 gold answers: 450 trained on, the rest to choose the best epoch by",
+        "- Loss: cross-entropy on the gold answers' tokens",
+        "at most 4 epochs of batches of 32, peak learning rate 0.0001",
+        "- Trained: adapters of rank 4",
+        "| agreement | 0.9000 |",
+        "| data | `ab12` |",
+    ):
+        assert line in body
+    assert "| kd |" not in body
+    of_student = model_card(recipe, {}, {}, {})
+    assert "Distilled by stillhouse from `org/teacher`, tuned on 500 gold labels for" in of_student
+
+
+def test_the_pipeline_tunes_first_where_the_recipe_says_so(
+    make_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "data.jsonl").write_text('{"text": "fine", "label": "positive"}\n')
+    places = {"data.path": str(tmp_path / "data.jsonl"), "teacher.model": str(tmp_path / "teacher")}
+    done: list[str] = []
+
+    def job(step: Step) -> Callable[[Recipe, Run], None]:
+        def finish(recipe: Recipe, run: Run) -> None:
+            done.append(step)
+            run.storage.write(f"{step}/content", step.encode())
+            run.commit(step, recipe=recipe, inputs=lineage.inputs(step, recipe, run), began=0.0)
+
+        return finish
+
+    monkeypatch.setattr("ray_jobs.pipeline.JOBS", {step: job(step) for step in JOBS})
+    run = Run.open(str(tmp_path / "run"))
+    pipeline(make_recipe(places), run)
+    assert done == list(STEPS)
+    tuned_first = make_recipe({**places, "teacher.tune": {}})
+    done.clear()
+    pipeline(tuned_first, run)
+    assert done[:2] == ["teacher", "capture"]
+    done.clear()
+    pipeline(tuned_first, run)
+    assert done == []
 
 
 def test_a_recipe_that_tunes_nothing(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
