@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from ray_jobs.train.distributed import computes_in
+from ray_jobs.train.remedies import remedies
 from ray_jobs.train.shape import ModelShape
 from stillhouse.errors import UserError
 from stillhouse.recipe import Lora, Student
@@ -48,6 +50,9 @@ _ROOM = 1.05
 _CPU_GAPS = 1.35
 """Times the activations on a CPU, where freed memory is kept and not always fits what comes next; measured."""
 
+_MOST_NAMED = 3
+"""Ways out that an error names."""
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -67,13 +72,13 @@ class Estimate:
     """What one worker takes at its peak, in bytes.
 
     Attributes:
-        weights: the model's, and what ZeRO-3 gathers of them.
+        weights: the model's, and what ZeRO-3 gathers of them; on a CPU also what loading them takes beyond all else.
         gradients: and the buckets that they are exchanged in.
         optimizer: master weights and AdamW's two moments.
         activations: what the backward pass needs, and what a layer works with.
         head: the loss and its gradients, over the vocabulary.
         overhead: the process itself: libraries, CUDA's context, gaps.
-        host: in the machine's memory beside a GPU's: the process, and what is offloaded.
+        host: in the machine's memory beside a GPU's: the process, what is offloaded, and the weights on their way.
     """
 
     weights: int
@@ -113,7 +118,7 @@ def estimate(shape: ModelShape, student: Student, *, workers: int, k: int, compl
         k: entries of the teacher's distribution at each token; 0 without.
         completion: tokens of the longest completion, which carry loss. Default: the record's length.
     """
-    bytes_each = 2 if _dtype(student) == torch.bfloat16 else _FLOAT32
+    bytes_each = 2 if computes_in(student) == torch.bfloat16 else _FLOAT32
     adapters = 0 if student.lora is None else adapter_parameters(shape, student.lora)
     trained = adapters or shape.parameters
     share = trained / (workers if student.zero_stage else 1)
@@ -124,16 +129,20 @@ def estimate(shape: ModelShape, student: Student, *, workers: int, k: int, compl
         "activations": _activations(shape, student),
         "head": _head(shape, student, min(completion or shape.length, shape.length) * student.micro_batch_size, k),
     }
+    quantized = student.lora is not None and student.lora.quantize is not None
+    loading = 0 if quantized else _FLOAT32 * shape.loaded  # every worker loads them, whole and in float32
     if student.device == "cpu":
+        parts["weights"] += max(0.0, loading - sum(parts.values()))
         return _rounded({**parts, "overhead": _CPU_OVERHEAD, "host": 0})
-    host = float(_CPU_OVERHEAD)
+    host = 0.0
     if student.offload.optimizer:
         host += parts["optimizer"] + _FLOAT32 * share  # the gradients that the CPU's step takes
         parts["optimizer"] = 0
     if student.offload.parameters:
         host += bytes_each * (shape.parameters + adapters) / workers
         parts["weights"] -= bytes_each * (shape.parameters + adapters) / workers
-    return _rounded({**{name: size * _ROOM for name, size in parts.items()}, "overhead": _GPU_OVERHEAD, "host": host})
+    parts = {name: size * _ROOM for name, size in parts.items()}
+    return _rounded({**parts, "overhead": _GPU_OVERHEAD, "host": _CPU_OVERHEAD + max(host, loading)})
 
 
 def require_fits(
@@ -163,45 +172,14 @@ def require_fits(
     short = f"a worker needs about {found}, and has {_size(available.device)}"
     if found.device <= available.device:
         short = f"a worker needs about {_size(found.host)} of the machine's memory, and has {_size(available.host)}"
-    working = [(said, size) for said, changed in remedies(student, workers) if fits(size := of(changed))]
+    working: dict[str, str] = {}
+    for said, changed in remedies(student, workers):
+        if fits(size := of(changed)):
+            # Of one setting's values the most harmless is enough.
+            working.setdefault(said.partition(":")[0], f"{said} ({_size(size.device)})")
     if not working:
         raise UserError(f"{short}: a smaller `student`, more workers or a shorter `student.max_length` might fit")
-    choices = "; or ".join(f"{said} ({_size(size.device)})" for said, size in working[:3])
-    raise UserError(f"{short}: it fits with {choices}")
-
-
-def remedies(student: Student, workers: int) -> Iterator[tuple[str, Student]]:
-    """Settings that take less memory, as the recipe says them, the most harmless first; each one alone, then more and
-    more of them together."""
-    steps: list[tuple[str, dict[str, object]]] = []
-    smaller = student.micro_batch_size
-    while smaller > 1:
-        smaller = max(n for n in range(1, smaller) if smaller % n == 0)
-        steps.append((f"`micro_batch_size: {smaller}`", {"micro_batch_size": smaller}))
-    others: list[tuple[str, dict[str, object]]] = []
-    if not student.gradient_checkpointing:
-        others.append(("`gradient_checkpointing: true`", {"gradient_checkpointing": True}))
-    if not student.fused_head:
-        others.insert(0, ("`fused_head: true`", {"fused_head": True}))
-    quantized = student.lora is not None and student.lora.quantize is not None
-    if student.zero_stage < 3 and workers > 1 and not quantized:
-        others.append(("`zero_stage: 3`", {"zero_stage": 3}))
-    if student.device == "cuda" and not student.offload.optimizer:
-        offload = student.offload.model_copy(update={"optimizer": True})
-        others.append(("`offload: {optimizer: true}`", {"offload": offload, "zero_stage": max(1, student.zero_stage)}))
-    if student.lora is None and student.init.kind != "fresh":
-        others.append(("`lora: {}`", {"lora": Lora()}))
-    if _dtype(student) == torch.float32:
-        others.append(("`precision: bfloat16`", {"precision": "bfloat16"}))
-    for said, update in [*steps, *others]:
-        yield said, student.model_copy(update=update)
-    together = steps[-1:] + others
-    for count in range(2, len(together) + 1):
-        words = ", ".join(said for said, _ in together[:count])
-        yield (
-            words,
-            student.model_copy(update={key: value for _, one in together[:count] for key, value in one.items()}),
-        )
+    raise UserError(f"{short}: it fits with {'; or '.join(list(working.values())[:_MOST_NAMED])}")
 
 
 def adapter_parameters(shape: ModelShape, lora: Lora) -> int:
@@ -237,17 +215,17 @@ def _gradients(shape: ModelShape, student: Student, trained: int, bytes_each: in
 
 
 def _activations(shape: ModelShape, student: Student) -> float:
-    kept = shape.kept[_dtype(student)]
+    kept = shape.kept[computes_in(student)]
     records = student.micro_batch_size
     layer = kept.layers / shape.depth
     if student.packing:
         # Every layer keeps a mask of who sees whom, over a row of all records instead of one for each.
         rows = (records * shape.length) ** 2 - records * shape.length**2
-        layer += rows * _dtype(student).itemsize / records
+        layer += rows * computes_in(student).itemsize / records
     whole = layer * shape.depth + kept.rest
     gaps = _CPU_GAPS if student.device == "cpu" else 1
     if student.gradient_checkpointing:
-        inputs = shape.depth * shape.length * shape.hidden * _dtype(student).itemsize
+        inputs = shape.depth * shape.length * shape.hidden * computes_in(student).itemsize
         return gaps * records * (inputs + kept.rest + 2 * layer)
     return gaps * records * (whole + layer)
 
@@ -260,11 +238,6 @@ def _head(shape: ModelShape, student: Student, tokens: int, k: int) -> float:
     logits = tokens * shape.vocabulary * _FLOAT32
     gradient = 0 if student.lora is not None else shape.vocabulary * shape.hidden * _FLOAT32
     return targets + _HEAD_COPIES * min(logits, _HEAD_CHUNK) + gradient
-
-
-def _dtype(student: Student) -> torch.dtype:
-    half = student.precision == "bfloat16" or (student.precision == "auto" and student.device == "cuda")
-    return torch.bfloat16 if half else torch.float32
 
 
 def _rounded(parts: dict[str, float]) -> Estimate:

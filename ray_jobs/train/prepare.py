@@ -16,7 +16,7 @@ from ray_jobs.train.lora import add_adapters, enable_checkpointing, parameters
 from ray_jobs.train.module import DistilledModel
 from ray_jobs.train.records import Split, Wanted, unpack
 from ray_jobs.train.shape import model_shape
-from ray_jobs.train.student_init import make_student, require_plain_head, student_config, vocabulary
+from ray_jobs.train.student_init import make_student, require_plain_head, source_config, student_config, vocabulary
 from stillhouse.errors import UserError
 from stillhouse.losses.mix import Objective
 from stillhouse.models import load_tokenizer, token_source
@@ -73,7 +73,7 @@ def check_memory(recipe: Recipe, records: Split, place: Place) -> None:
     student = recipe.student
     longest = min(int(records.lengths.max()), student.max_length)
     memory.require_fits(
-        model_shape(student_config(recipe), length=longest),
+        model_shape(student_config(recipe), length=longest, source=source_config(recipe)),
         student,
         memory.available_memory(student.device, place.workers_here),
         workers=place.workers,

@@ -42,6 +42,7 @@ class ModelShape:
     Attributes:
         parameters: of the whole model, tied ones once.
         largest: numbers in the largest of them, the embedding usually.
+        loaded: parameters of the model that its weights are taken from, if that is larger.
         vocabulary: rows of its head.
         hidden: features in front of the head.
         depth: number of layers.
@@ -53,6 +54,7 @@ class ModelShape:
 
     parameters: int
     largest: int
+    loaded: int
     vocabulary: int
     hidden: int
     depth: int
@@ -62,21 +64,23 @@ class ModelShape:
     kept: Mapping[torch.dtype, Kept]
 
 
-def model_shape(config: Any, *, length: int, vocabulary: int | None = None) -> ModelShape:
+def model_shape(config: Any, *, length: int, vocabulary: int | None = None, source: Any | None = None) -> ModelShape:
     """The shape of a model, from its config alone (see `student_config`).
 
     Args:
         length: tokens of the longest record.
         vocabulary: rows that the embedding is to have at least: it grows to the tokenizer's.
+        source: config of the model that its layers are cut from, all of which is loaded first (see `source_config`).
     """
     config = type(config)(**config.to_dict())
     if vocabulary is not None:
         config.vocab_size = max(config.vocab_size, vocabulary)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    model = _empty(config)
     head = model.get_output_embeddings()
+    size = _parameters(model)
     return ModelShape(
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=size,
+        loaded=size if source is None else max(size, _parameters(_empty(source))),
         largest=max(parameter.numel() for parameter in model.parameters()),
         vocabulary=head.out_features,
         hidden=head.in_features,
@@ -86,6 +90,15 @@ def model_shape(config: Any, *, length: int, vocabulary: int | None = None) -> M
         length=length,
         kept={dtype: _kept(config, length, dtype) for dtype in (torch.float32, torch.bfloat16)},
     )
+
+
+def _empty(config: Any) -> Any:
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+def _parameters(model: Any) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _kept(config: Any, length: int, dtype: torch.dtype) -> Kept:

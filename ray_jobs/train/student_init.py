@@ -71,6 +71,15 @@ def student_config(recipe: Recipe) -> Any:
     return cut_config(config, chosen_layers(init, config.num_hidden_layers))
 
 
+def source_config(recipe: Recipe) -> Any | None:
+    """The config of the model that the student's layers are cut from, if they are.
+
+    Raises:
+        UserError: an unknown model.
+    """
+    return _config(recipe.teacher.model) if recipe.student.init.kind == "teacher_layers" else None
+
+
 def chosen_layers(init: StudentInit, depth: int) -> list[int]:
     """Which of `depth` layers the student keeps, counted from 0, in rising order.
 
