@@ -21,7 +21,7 @@ from ray_jobs.tune import _in_section, tune
 from stillhouse import lineage
 from stillhouse.data import Records
 from stillhouse.errors import UserError
-from stillhouse.models import load_tokenizer
+from stillhouse.models import load_tokenizer, resolve
 from stillhouse.recipe import Recipe
 from stillhouse.run import STEPS, Run, Step
 from stillhouse.signal.schema import read_table
@@ -73,14 +73,15 @@ def recipe(tmp_path: Path, make_recipe: Callable[..., Recipe], make_tokenizer: C
 
 
 @pytest.fixture
-def _ray() -> Iterator[None]:
+def _ray(s3: Callable[[], str], cache: Path) -> Iterator[None]:
+    """Started after the S3 server, and with this test's cache, so that its workers know of both."""
     with connected():
         yield
 
 
 def _right(model: str, recipe: Recipe, left_out: set[str]) -> float:
     """The share of the records, but for those that are `left_out`, whose gold choice is the likelier one."""
-    weights, tokenizer = AutoModelForCausalLM.from_pretrained(model), load_tokenizer(model)
+    weights, tokenizer = AutoModelForCausalLM.from_pretrained(resolve(model)), load_tokenizer(model)
     choices = {choice.strip(): tokenizer(choice)["input_ids"][0] for choice in recipe.task.choices}
     found = []
     for record in Records(recipe):
@@ -95,9 +96,9 @@ def _right(model: str, recipe: Recipe, left_out: set[str]) -> float:
 @pytest.mark.slow
 @pytest.mark.usefixtures("_ray")
 def test_a_tuned_teacher_knows_the_gold_answers_and_a_cut_off_tuning_goes_on_to_the_very_same(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    recipe: Recipe, s3: Callable[[], str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = Run.open(str(tmp_path / "run"))
+    run = Run.open(s3())
     run.begin(recipe)
 
     def cut_off(*_: object, **__: object) -> None:
