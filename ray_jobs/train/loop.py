@@ -7,8 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -111,6 +110,7 @@ class Training:
         """Train to the end, and return what the student's manifest counts."""
         state, student = self._state, self._student
         self._introduce()
+        self._count_operations()
         every = student.validate_every or self._sampler.steps_in_epoch
         patience = student.patience or self._steps + 1
         while state.step < self._steps and state.worse < patience:
@@ -175,10 +175,9 @@ class Training:
             batch, batch_size=student.batch_size, workers=workers, micro_batch_size=student.micro_batch_size
         ):
             own = self._collated(records, share[self._place.rank])
-            with self._counted(own):
-                total, kd, ce, _ = self._engine(own, kd_tokens, ce_tokens)
-                # DeepSpeed takes the mean over micro-batches and workers; the loss is divided by global counts already.
-                self._engine.backward(total * scale)
+            total, kd, ce, _ = self._engine(own, kd_tokens, ce_tokens)
+            # DeepSpeed takes the mean over micro-batches and workers; the loss is divided by the global counts already.
+            self._engine.backward(total * scale)
             self._engine.step()
             sums[:2] += torch.stack([kd, ce])
         sums[2] = float(self._place.rank == 0 and self._is_old())
@@ -203,18 +202,24 @@ class Training:
         made = partial(collate, pad_id=self._made.pad_id, packing=self._student.packing)
         return (made(found) if found else weightless(made(records.examples([0])))).to(self._engine.device)
 
-    @contextmanager
-    def _counted(self, batch: Batch) -> Iterator[None]:
-        """Count the operations of the first micro-batch."""
-        if self._teller.flops or self._place.rank:
-            yield
-            return
+    @torch.no_grad()
+    def _count_operations(self) -> None:
+        """Count those of reading a micro-batch: three times as many train on it, or twice where weights are frozen.
+
+        Not in a step itself, since counting takes other kernels, whose last bits differ.
+        """
+        self._engine.eval()
+        batch = self._collated(self._records, self._sampler.batch(0)[: self._student.micro_batch_size])
         with flops.counter() as counted:
-            yield
-        self._teller.flops = counted.get_total_flops() / batch.input_ids.numel()
-        peak, measured = flops.peak(self._engine.device)
-        self._teller.peak = peak * self._place.workers
-        self._teller.say(f"a worker's peak is {peak / 1e12:.2f} TFLOP/s, {'measured' if measured else 'by its maker'}")
+            self._engine(batch, 1, 1)
+        self._engine.train()
+        passes = 3 if self._student.lora is None else 2
+        self._teller.flops = passes * counted.get_total_flops() / batch.input_ids.numel()
+        if self._place.rank == 0:
+            peak, measured = flops.peak(self._engine.device)
+            self._teller.peak = peak * self._place.workers
+            source = "measured" if measured else "by its maker"
+            self._teller.say(f"a worker's peak is {peak / 1e12:.2f} TFLOP/s, {source}")
 
     def _losses(self, kd: torch.Tensor, ce: torch.Tensor, what: str) -> dict[str, float]:
         found = {"kd": float(kd), "ce": float(ce)}
