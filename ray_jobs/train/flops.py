@@ -4,11 +4,9 @@ arXiv:2204.02311, appendix B), from FLOPs that are counted and not estimated."""
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import FlopCounterMode
 
 _PEAKS = {
     "H200": 989e12,
@@ -24,29 +22,9 @@ _PEAKS = {
 _SIDE, _TRIES = 1024, 5
 
 
-class Counter(TorchDispatchMode):
-    """Counts the FLOPs of matrix products, and of attention on a GPU, inside a `with`; forward and backward.
-
-    Unlike torch's `FlopCounterMode` it takes no operation apart, which would change the last bits of what it counts: a
-    training that goes on would leave the curve of one that was never stopped.
-
-    Attributes:
-        total: FLOPs so far.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Do the operation, and count it if it is known."""
-        given = kwargs or {}
-        out = func(*args, **given)
-        if (count := flop_registry.get(func._overloadpacket)) is not None:
-            self.total += count(*args, **given, out_val=out)
-        return out
+def counter() -> FlopCounterMode:
+    """A context that counts the FLOPs of matrix products and attention inside it; see its `get_total_flops`."""
+    return FlopCounterMode(display=False)
 
 
 def peak(device: torch.device) -> tuple[float, bool]:
