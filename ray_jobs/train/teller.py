@@ -22,7 +22,7 @@ class Teller:
     which also waits for the slowest worker to be ready.
 
     Attributes:
-        flops: floating-point operations of all workers a token that the student reads, once they are counted.
+        flops: floating-point operations a token that the student reads, forward and backward, once they are counted.
         peak: what all workers' devices are capable of, in FLOP/s.
     """
 

