@@ -226,7 +226,7 @@ def test_a_containers_limit_counts(tmp_path: Path, files: dict[str, str], left: 
 @pytest.mark.parametrize(
     ("student", "length", "completion"),
     [
-        ({"workers": 1, "zero_stage": 2, "micro_batch_size": 8, "batch_size": 8}, 192, 4),
+        ({"workers": 1, "zero_stage": 2, "micro_batch_size": 8, "batch_size": 8}, 128, 4),
         ({"workers": 2, "zero_stage": 3, "micro_batch_size": 4, "batch_size": 8, "lora": {}}, 128, 64),
     ],
     ids=["all-weights", "two-workers-adapters"],
@@ -252,7 +252,7 @@ def test_a_real_training_takes_what_was_estimated(
     make_tokenizer("good bad film plot the a yes no").save_pretrained(tmp_path)
     recipe = make_recipe({"teacher.model": str(tmp_path), "student": student})
 
-    peak = max(training_process.train(recipe, steps=3, length=length, completion=completion))
+    peak = max(training_process.train(recipe, steps=2, length=length, completion=completion))
 
     found = estimate(
         model_shape(config, length=length), recipe.student, workers=student["workers"], k=4, completion=completion
