@@ -11,7 +11,8 @@ trainings in processes of their own, of which one at a time takes a step:
   off-policy form and is handed the completions that it would have generated. Both run the teacher in their step.
 
 All take the same records in the same batches and micro-batches, and pad as they do by default; tokens are those of
-prompts and completions, without padding.
+prompts and completions, without padding. All processes run with the settings of glibc's allocator that our job gives
+its workers.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from rich.console import Console
@@ -36,6 +38,7 @@ from rich.table import Table
 
 from benchmarks.signal_storage import EXTRACT, RECIPE, K, Kept, Teacher
 from benchmarks.train_step_sides import Given, Took, batches, serve
+from ray_jobs.train.job import _KEEP_MEMORY
 from stillhouse.data import Record, Records
 from stillhouse.recipe import Recipe
 from stillhouse.recipe_file import load_recipe
@@ -147,7 +150,8 @@ def _process(side: str, given: Given) -> Iterator[Connection]:
     context = multiprocessing.get_context("spawn")
     mine, its = context.Pipe()
     process = context.Process(target=serve, args=(side, given, its))
-    process.start()
+    with mock.patch.dict(os.environ, _KEEP_MEMORY):
+        process.start()
     its.close()
     try:
         mine.recv()

@@ -6,13 +6,14 @@ DeepSpeed's engine as `ray_jobs.train.loop` makes them; each stage in processes 
 State is weights, gradients and AdamW's moments: all tensors that are alive after a step, each storage once, and those
 gradients that were there before it and were then let go. ZeRO-0 lets go of its gradients after each step and ZeRO-3
 keeps room for its share of them, so the state between steps is told too. Resident memory is that of the process over
-what it was before there was a model.
+what it was before there was a model; between steps, once the allocator has given back what is free.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import gc
 import io
 import json
@@ -127,8 +128,9 @@ def _train(recipe: Recipe, folder: Path, rank: int) -> Held:
         engine.step()
         between = _bytes(_alive())
         gradients -= _bytes(_gradients(parameters))
-    resident, highest = (_status(name) - before for name in ("VmRSS", "VmHWM"))
-    return Held((between + gradients) / _MIB, between / _MIB, resident, highest)
+    highest = _status("VmHWM")
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what is free goes back
+    return Held((between + gradients) / _MIB, between / _MIB, _status("VmRSS") - before, highest - before)
 
 
 def _examples(rank: int) -> list[Example]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ray_jobs.train.batches import micro_batches
-from stillhouse.recipe import Student
+from stillhouse.recipe import Offload, Student
 
 _BETAS = (0.9, 0.95)
 _CPU_BUCKET = 10_000_000
@@ -63,7 +63,23 @@ def make_engine(
             "checkpoint": {"load_universal": universal},
         },
     )
+    if student.zero_stage == 3 and student.offload == Offload():
+        _share_masters(engine.optimizer)
     return engine
+
+
+def _share_masters(optimizer: Any) -> None:
+    """Let a worker's share of float32 weights be its master weights too.
+
+    DeepSpeed means to, but compares a device with a device's name (`_create_fp32_partitions` in
+    https://github.com/deepspeedai/DeepSpeed/blob/v0.19.8/deepspeed/runtime/zero/stage3.py), and keeps a copy: 4 of 20
+    bytes a weight. Whatever it does to them afterwards, it does in place.
+    """
+    for weights, masters in zip(
+        optimizer.fp16_partitioned_groups_flat, optimizer.fp32_partitioned_groups_flat, strict=True
+    ):
+        if (weights.dtype, weights.device) == (masters.dtype, masters.device):
+            masters.data = weights.data
 
 
 def accumulated(student: Student, workers: int) -> int:

@@ -17,7 +17,7 @@ from ray_jobs.train.distributed import computes_in
 from ray_jobs.train.remedies import remedies
 from ray_jobs.train.shape import ModelShape
 from stillhouse.errors import UserError
-from stillhouse.recipe import Lora, Student
+from stillhouse.recipe import Lora, Offload, Student
 
 _FLOAT32 = 4
 _NF4 = 0.516
@@ -122,10 +122,12 @@ def estimate(shape: ModelShape, student: Student, *, workers: int, k: int, compl
     adapters = 0 if student.lora is None else adapter_parameters(shape, student.lora)
     trained = adapters or shape.parameters
     share = trained / (workers if student.zero_stage else 1)
+    # Float32 weights are their own masters without ZeRO, and under ZeRO-3 (see `distributed.py`).
+    masters = bytes_each == 2 or student.zero_stage in (1, 2) or student.offload != Offload()
     parts = {
         "weights": _weights(shape, student, adapters, bytes_each, workers),
         "gradients": _gradients(shape, student, trained, bytes_each, workers),
-        "optimizer": share * (_MOMENTS + (_FLOAT32 if student.zero_stage or bytes_each == 2 else 0)),
+        "optimizer": share * (_MOMENTS + _FLOAT32 * masters),
         "activations": _activations(shape, student),
         "head": _head(shape, student, min(completion or shape.length, shape.length) * student.micro_batch_size, k),
     }
