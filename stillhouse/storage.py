@@ -245,15 +245,26 @@ class S3Storage(Storage):
         return True
 
     def list(self, prefix: str = "") -> list[str]:
-        start = self._key(prefix) + "/" if prefix else (f"{self.prefix}/" if self.prefix else "")
         skip = len(self.prefix) + 1 if self.prefix else 0
+        # Other programs mark folders by empty objects whose names end in a slash.
+        return sorted(name[skip:] for name in self._names(prefix) if not name.endswith("/"))
+
+    def _names(self, prefix: str) -> Iterator[str]:
+        """The bucket's names of all objects below the folder `prefix`."""
+        start = self._key(prefix) + "/" if prefix else (f"{self.prefix}/" if self.prefix else "")
         with self._told(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start)
-            return sorted(item["Key"][skip:] for page in pages for item in page.get("Contents", ()))
+            for page in pages:
+                yield from (item["Key"] for item in page.get("Contents", ()))
 
     def delete(self, key: str) -> None:
         with self._told(key):
             self._client.delete_object(Bucket=self.bucket, Key=self._key(key))
+
+    def delete_folder(self, prefix: str) -> None:
+        for name in [*self._names(prefix)]:
+            with self._told(prefix):
+                self._client.delete_object(Bucket=self.bucket, Key=name)
 
     def download(self, prefix: str, folder: Path) -> Path:
         for key in self.list(prefix):

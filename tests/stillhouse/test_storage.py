@@ -183,6 +183,18 @@ def _told(use: Callable[[], object]) -> str:
     return str(caught.value)
 
 
+def test_marks_of_folders_are_not_listed_and_go_with_the_folder(s3: Callable[[], str]) -> None:
+    storage, client = open_storage(uri := s3()), boto3.client("s3")
+    prefix = uri.removeprefix("s3://stillhouse/")
+    storage.write("training/x/state", b"1")
+    for name in ("training/", "training/x/", "training/x/empty/", "training2/"):
+        client.put_object(Bucket="stillhouse", Key=f"{prefix}/{name}", Body=b"")
+    assert storage.list() == ["training/x/state"]
+    storage.delete_folder("training")
+    left = client.list_objects_v2(Bucket="stillhouse", Prefix=f"{prefix}/")["Contents"]
+    assert [item["Key"] for item in left] == [f"{prefix}/training2/"]
+
+
 def test_missing_bucket(s3: Callable[[], str], tmp_path: Path) -> None:
     for use in _uses(open_storage("s3://nobody-made-this/run"), tmp_path):
         assert "the bucket nobody-made-this does not exist" in _told(use)
