@@ -49,7 +49,9 @@ def main() -> int:
     parser.add_argument("--repetitions", type=int, default=3)
     words = parser.parse_args()
     shape = (words.tokens, words.hidden, words.vocabulary)
+    print("{:,} tokens, {:,} features, a vocabulary of {:,}".format(*shape), flush=True)
     memory = {side: _in_a_process(side, shape, words.chunk) for side in ("fused", "plain")}
+    print(f"memory (MiB): {memory}", flush=True)
     times = _times(shape, words.chunk, words.repetitions)
     figures = [
         _figure("extra peak memory (MiB), over plain", [memory["fused"]], [memory["plain"]], 1 / 8),
@@ -61,7 +63,6 @@ def main() -> int:
         numbers = (f"{one['ours']:.2f}", f"{one['other']:.2f}", f"{one['ratio']:.3f}")
         low, high = one["spread"]
         table.add_row(one["name"], *numbers, f"{low:.3f} to {high:.3f}", one["target"])
-    print("{:,} tokens, {:,} features, a vocabulary of {:,}".format(*shape))
     Console(width=120).print(table)
     print(json.dumps({"benchmark": "fused_loss", "shape": shape, "figures": figures}))
     return 0
@@ -179,6 +180,9 @@ def _times(shape: tuple[int, int, int], chunk: int | None, repetitions: int) -> 
             began = time.perf_counter()
             sides[name]()
             found[name].append(time.perf_counter() - began)
+        print(
+            f"round {repetition + 1} (s): { {name: round(taken[-1], 2) for name, taken in found.items()} }", flush=True
+        )
     return found
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-_BLOCK_BYTES = 2**20
-"""Of logits that one of a CPU's cores keeps in its cache over several passes."""
+_BLOCK_BYTES = 8 * 2**20
+"""Of logits that a CPU's core works on in several passes: few enough for the caches; with fewer still, threads would
+wait for each other at the end of every pass, which is long where something else runs too."""
 
 
 class Exponentials:
