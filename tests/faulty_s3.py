@@ -50,7 +50,7 @@ class FaultyS3:
             protocol_version = "HTTP/1.1"
 
             def _pass_on(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                body = self._body()
                 proxy.seen.append((self.command, self.path))
                 fault = proxy.fault(self.command, self.path)
                 if fault == "hang":
@@ -66,13 +66,26 @@ class FaultyS3:
                 # The signature covers the address that the client knows.
                 connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
                 for name, value in self.headers.items():
-                    connection.putheader(name, value)
+                    if name.lower() not in ("transfer-encoding", "content-length"):
+                        connection.putheader(name, value)
+                connection.putheader("Content-Length", str(len(body)))
                 connection.endheaders(body)
                 reply = connection.getresponse()
                 content = reply.read()
                 headers = [(name, value) for name, value in reply.getheaders() if name.lower() not in _HOP]
                 self._answer(reply.status, headers, content, cut=fault == "cut")
                 connection.close()
+
+            def _body(self) -> bytes:
+                if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+                    return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                body = b""
+                while size := int(self.rfile.readline().split(b";")[0], 16):
+                    body += self.rfile.read(size)
+                    self.rfile.readline()
+                while self.rfile.readline().strip():
+                    pass  # trailers
+                return body
 
             def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes, cut: bool = False) -> None:
                 self.send_response(status)
