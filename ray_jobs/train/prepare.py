@@ -72,8 +72,9 @@ def check_memory(recipe: Recipe, records: Split, place: Place) -> None:
     """
     student = recipe.student
     longest = min(int(records.lengths.max()), student.max_length)
+    rows = max(load_tokenizer(student.init.model or token_source(recipe)).get_vocab().values()) + 1
     memory.require_fits(
-        model_shape(student_config(recipe), length=longest, source=source_config(recipe)),
+        model_shape(student_config(recipe), length=longest, vocabulary=rows, source=source_config(recipe)),
         student,
         memory.available_memory(student.device, place.workers_here),
         workers=place.workers,

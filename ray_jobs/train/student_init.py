@@ -43,7 +43,7 @@ def make_student(
 def _made(recipe: Recipe, dtype: torch.dtype, whole: bool) -> tuple[Any, Any]:
     init, tokenizer = recipe.student.init, load_tokenizer(token_source(recipe))
     if init.kind == "fresh":
-        return fresh.make(_config(recipe.teacher.model), init.config, dtype=dtype), tokenizer
+        return fresh.make(_config(recipe.teacher.model), _changes(recipe, tokenizer), dtype=dtype), tokenizer
     if init.model is not None:
         own = load_tokenizer(init.model)
         require_same_tokens(tokenizer, own)
@@ -64,11 +64,17 @@ def student_config(recipe: Recipe) -> Any:
     """
     init = recipe.student.init
     if init.kind == "fresh":
-        return fresh.changed(_config(recipe.teacher.model), init.config)
+        return fresh.changed(_config(recipe.teacher.model), _changes(recipe, load_tokenizer(token_source(recipe))))
     if init.model is not None:
         return _config(init.model)
     config = _config(recipe.teacher.model)
     return cut_config(config, chosen_layers(init, config.num_hidden_layers))
+
+
+def _changes(recipe: Recipe, tokenizer: Any) -> dict[str, Any]:
+    """What a fresh student has other than the teacher: no rows for tokens that do not exist, which the loss would leave
+    as random as they begin, so that a server could draw them."""
+    return {"vocab_size": _largest(tokenizer) + 1, **recipe.student.init.config}
 
 
 def source_config(recipe: Recipe) -> Any | None:
