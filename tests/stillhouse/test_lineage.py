@@ -46,6 +46,11 @@ def changed(run: Run, recipe: Recipe) -> set[str]:
     return {step for step in steps_of(recipe) if run.status(step, lineage.inputs(step, recipe, run)).state == "stale"}
 
 
+def _named(value: Any) -> str:
+    """The same in every process, which a set's own order is not."""
+    return str(sorted(value) if isinstance(value, set) else value)
+
+
 @pytest.mark.parametrize(
     ("changes", "stale"),
     [
@@ -103,7 +108,7 @@ TUNED = {"teacher.tune": {"records": 40}}
         ({"teacher.tune": None}, {"capture", "dataset", "student"}),
         ({"student.epochs": 1}, {"student"}),
     ],
-    ids=str,
+    ids=_named,
 )
 def test_a_change_to_the_recipe_of_a_tuned_teacher(
     run: Run, make_recipe: MakeRecipe, places: dict[str, Any], changes: dict[str, Any], stale: set[str]
