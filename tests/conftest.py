@@ -30,6 +30,8 @@ teacher: {model: /nowhere/teacher}
 """
 
 
+# Before xdist looks at the groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Share the tests out between two processes by file, so that what a file's tests share is made once.
 
