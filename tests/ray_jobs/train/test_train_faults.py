@@ -28,6 +28,7 @@ from test_train import make_run, teacher
 
 from ray_jobs.cluster import connected
 from ray_jobs.train.job import train
+from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe
 from stillhouse.run import Run
 
@@ -256,8 +257,8 @@ def test_a_storage_that_fails_in_the_middle_of_a_checkpoint(
     refused: list[str] = []
 
     def refuse(method: str, path: str) -> Fault | None:
-        found = re.search(r"/training/\w+/(checkpoint_\d[^/?]*)/(.+)\?uploadId=", path)
-        if method != "POST" or found is None:  # a file is there when its parts are put together
+        found = re.search(r"/training/\w+/(checkpoint_\d[^/?]*)/(.+)", path)
+        if method != "PUT" or found is None:
             return None
         if found[1] not in checkpoints:
             checkpoints.append(found[1])
@@ -271,11 +272,14 @@ def test_a_storage_that_fails_in_the_middle_of_a_checkpoint(
     faulty.seen.clear()
     faulty.fault = refuse
     try:
-        train(recipe, run)
+        with pytest.raises(UserError, match="access is denied"):
+            train(recipe, run)
     finally:
         faulty.fault = lambda _method, _path: None
-    assert len(stored) == 1
+    assert stored
     assert refused
+    assert run.manifest("student") is None
+    train(recipe, run)
     assert [path for method, path in faulty.seen if method == "GET" and f"/{checkpoints[1]}/" in path] == []
     assert resumed_at(capsys.readouterr().out)
     assert curve(run) == undisturbed
