@@ -18,11 +18,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow.fs
+import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.config import LoggingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.util.queue import Empty, Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_jobs.progress import say
 from ray_jobs.train.loop import Config, train_loop
@@ -117,7 +119,7 @@ def _trained(config: Config, tracked: Tracker | None, tell: Callable[[str], None
             reached = _checkpoint(run, name)
             if lost == _MAX_LOSSES:
                 raise
-            tell(f"lost a worker ({_line(error)}): goes on from {reached or 'the beginning'}")
+            tell(f"a worker failed ({_line(error)}): goes on from {reached or 'the beginning'}")
 
 
 def _fitted(config: Config, tracked: Tracker | None, tell: Callable[[str], None]) -> dict[str, float]:
@@ -125,7 +127,9 @@ def _fitted(config: Config, tracked: Tracker | None, tell: Callable[[str], None]
 
     In the main thread Ray Train would take Ctrl-C for itself, and end this process with status 0.
     """
-    student, board = config.recipe.student, Queue()
+    # Beside the driver, whose end is the training's in any case; on another machine it would take the training with it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    student, board = config.recipe.student, Queue(actor_options={"scheduling_strategy": here})
     workers = student.workers if isinstance(student.workers, int) else (student.workers.min, student.workers.max)
     trainer = TorchTrainer(
         train_loop,

@@ -30,7 +30,7 @@ from ray_jobs.train.teller import Teller
 from stillhouse.errors import UserError
 from stillhouse.losses.mix import Objective
 from stillhouse.recipe import Recipe
-from stillhouse.run import Run, Step, cache_folder
+from stillhouse.run import Run, Step, cache_folder, digest
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ class Training:
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // self._place.workers_here))
         deepspeed = import_deepspeed(self._student.device)
         self._gathered = partial(gathered, deepspeed)
-        self._cache = cache_folder("training") / config.name
+        # Another run may be made from the same: each removes its own.
+        self._cache = cache_folder("training") / f"{config.name}-{digest(config.run.uri)[:16]}"
         board = config.board if self._place.rank == 0 else None
 
         self._records, self._held_out = prepare.splits(
