@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -208,12 +208,21 @@ def test_without_its_key_nothing_begins(training: Training, monkeypatch: pytest.
         training(endpoint)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell's background job begins with SIGINT ignored, and so do the tests in it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 async def ctrl_c(_seconds: float) -> None:
     """The signal that the terminal sends, while the job is waited for."""
     os.kill(os.getpid(), signal.SIGINT)
     await asyncio.sleep(60)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_leaves_the_job_and_the_next_start_follows_it(
     training: Training, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -232,6 +241,7 @@ def test_ctrl_c_leaves_the_job_and_the_next_start_follows_it(
     assert (len(endpoint.jobs), len(endpoint.uploads)) == (1, 2)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_another_recipe_is_another_job_and_the_old_one_is_named(
     training: Training, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
