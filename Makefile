@@ -52,7 +52,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 bench: $(INSTALLED)
-	for file in benchmarks/[a-z]*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
+	for file in $$(grep -l __main__ benchmarks/*.py); do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
 lock: $(INSTALLED)
 	$(UV) pip compile --quiet --upgrade --no-annotate --no-header --no-emit-find-links $(TORCH_BACKEND) --python-version 3.11 \

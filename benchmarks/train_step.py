@@ -39,7 +39,7 @@ from rich.table import Table
 
 from benchmarks.signal_storage import EXTRACT, RECIPE, K, Kept, Teacher
 from benchmarks.train_step_sides import Given, Took, batches, serve
-from ray_jobs.train.job import _KEEP_MEMORY
+from ray_jobs.train.job import KEEP_MEMORY
 from stillhouse.data import Record, Records
 from stillhouse.recipe import Recipe
 from stillhouse.recipe_file import load_recipe
@@ -155,7 +155,7 @@ def _process(side: str, given: Given) -> Iterator[Connection]:
     context = multiprocessing.get_context("spawn")
     mine, its = context.Pipe()
     process = context.Process(target=serve, args=(side, given, its))
-    with mock.patch.dict(os.environ, _KEEP_MEMORY):
+    with mock.patch.dict(os.environ, KEEP_MEMORY):
         process.start()
     its.close()
     try:

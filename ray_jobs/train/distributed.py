@@ -13,7 +13,8 @@ from ray_jobs.train.batches import micro_batches
 from stillhouse.recipe import Offload, Student
 
 _BETAS = (0.9, 0.95)
-_CPU_BUCKET = 10_000_000
+CPU_BUCKET = 10_000_000
+"""Gradients that a worker on a CPU exchanges at once."""
 
 
 def import_deepspeed(device: str) -> Any:
@@ -105,7 +106,7 @@ def _zero(student: Student) -> dict[str, Any]:
     if student.device == "cpu":
         # One bucket for all gradients would be written, cleared and copied through memory once more: a quarter of a
         # step.
-        settings["reduce_bucket_size"] = _CPU_BUCKET
+        settings["reduce_bucket_size"] = CPU_BUCKET
     return settings
 
 

@@ -38,7 +38,7 @@ from stillhouse.run import Run, digest
 from stillhouse.storage import LocalStorage
 from stillhouse.teachers import told, tuned
 
-_KEEP_MEMORY = {
+KEEP_MEMORY = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**40),
@@ -144,7 +144,7 @@ def _fitted(config: Config, tracked: Tracker | None, tell: Callable[[str], None]
             name=config.name,
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
             logging_config=LoggingConfig(log_level="ERROR"),
-            worker_runtime_env={"env_vars": _KEEP_MEMORY} if student.device == "cpu" else None,
+            worker_runtime_env={"env_vars": KEEP_MEMORY} if student.device == "cpu" else None,
             **_storage(config.run),
         ),
     )

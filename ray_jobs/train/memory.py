@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from ray_jobs.train.distributed import computes_in
+from ray_jobs.train.distributed import CPU_BUCKET, computes_in
 from ray_jobs.train.remedies import remedies
 from ray_jobs.train.shape import ModelShape
 from stillhouse.errors import UserError
@@ -28,9 +28,6 @@ _MOMENTS = 8
 
 _BUCKET = 500_000_000
 """Gradients that DeepSpeed exchanges at once where its settings do not say less; room for them is taken as a whole."""
-
-_CPU_BUCKET = 10_000_000
-"""The same on a CPU (see `distributed.py`)."""
 
 _LIVE = 1_000_000_000
 """Weights that ZeRO-3 keeps whole at once at most."""
@@ -212,7 +209,7 @@ def _gradients(shape: ModelShape, student: Student, trained: int, bytes_each: in
     if student.zero_stage == 0:
         # All of them are put end to end to be exchanged.
         return arriving + bytes_each * (trained + (min(trained, _BUCKET) if workers > 1 else 0))
-    bucket = bytes_each * (_CPU_BUCKET if student.device == "cpu" else 2 * _BUCKET)
+    bucket = bytes_each * (CPU_BUCKET if student.device == "cpu" else 2 * _BUCKET)
     return arriving + bucket + part + (bytes_each * trained if student.zero_stage == 1 else part)
 
 

@@ -18,7 +18,7 @@ import torch
 from ray_jobs.train import prepare
 from ray_jobs.train.batches import collate
 from ray_jobs.train.distributed import accumulated, computes_in, import_deepspeed, make_engine
-from ray_jobs.train.job import _KEEP_MEMORY
+from ray_jobs.train.job import KEEP_MEMORY
 from ray_jobs.train.records import Example
 from ray_jobs.train.save import gathered, write_folder
 from stillhouse.recipe import Recipe
@@ -36,7 +36,7 @@ def train(recipe: Recipe, *, steps: int, length: int, completion: int, saved: Pa
     """
     workers = recipe.student.most_workers
     context = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as meeting, _environment(_KEEP_MEMORY), context.Pool(workers) as pool:
+    with tempfile.TemporaryDirectory() as meeting, _environment(KEEP_MEMORY), context.Pool(workers) as pool:
         given = [(recipe, meeting, rank, workers, steps, length, completion, saved) for rank in range(workers)]
         return pool.starmap(_worker, given, chunksize=1)
 
