@@ -12,8 +12,8 @@ trainings in processes of their own, of which one at a time takes a step:
 
 All take the same records in the same batches and micro-batches, and pad as they do by default; tokens are those of
 prompts and completions, without padding. All processes run with the settings of glibc's allocator that our job gives
-its workers. Seconds are those of CPU, with one thread, which other work on the machine hardly changes; `--clock wall
---threads N` tells those of the clock on the wall.
+its workers. Sides that a figure compares take turns, step by step. Seconds are those of the clock on the wall;
+`--clock cpu --threads 1` tells those of CPU, which other work on the machine hardly changes.
 """
 
 from __future__ import annotations
@@ -52,6 +52,11 @@ SMALL_K = 20
 WARM = 1
 """Rounds that do not count."""
 
+OURS_CE, OURS_KD, OURS_SMALL_KD = "ours, CE", f"ours, KD, k={K}", f"ours, KD, k={SMALL_K}"
+SFT, GKD, DISTILLATION = "TRL SFT", "TRL GKD", "TRL Distillation"
+TURNS = ((OURS_CE, OURS_SMALL_KD, OURS_KD), (OURS_CE, SFT), (OURS_KD, GKD, DISTILLATION))
+"""Sides that are compared, and so take turns; all six at once take more memory than a laptop has."""
+
 Rounds = Mapping[str, Sequence[Took]]
 
 
@@ -59,10 +64,8 @@ def main() -> int:
     """Make the records, take the steps in turn, print a table and one JSON line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train_step", description="A step beside TRL's.")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1, help="of torch, on every side")
-    parser.add_argument(
-        "--clock", choices=["cpu", "wall"], default="cpu", help="`wall`: on a machine without other work"
-    )
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch, on every side")
+    parser.add_argument("--clock", choices=["cpu", "wall"], default="wall")
     words = parser.parse_args()
     rounds = words.rounds
     load = os.getloadavg()[0]
@@ -72,23 +75,27 @@ def main() -> int:
         folder = Path(temporary)
         runs = _write_records(recipe, folder, (WARM + rounds) * BATCH)
         sides = {
-            "ours, CE": ("ours", plain, K),
-            f"ours, KD, k={SMALL_K}": ("ours", distilled, SMALL_K),
-            f"ours, KD, k={K}": ("ours", distilled, K),
-            "TRL SFT": ("sft", plain, K),
-            "TRL GKD": ("gkd", distilled, K),
-            "TRL Distillation": ("distillation", distilled, K),
+            OURS_CE: ("ours", plain, K),
+            OURS_SMALL_KD: ("ours", distilled, SMALL_K),
+            OURS_KD: ("ours", distilled, K),
+            SFT: ("sft", plain, K),
+            GKD: ("gkd", distilled, K),
+            DISTILLATION: ("distillation", distilled, K),
         }
 
         def of(name: str, recipe: Recipe, k: int) -> Given:
-            return Given(recipe, runs[k], _made(folder / name), WARM + rounds, words.threads, words.clock)
+            place = tempfile.mkdtemp(prefix=name, dir=folder)
+            return Given(recipe, runs[k], place, WARM + rounds, words.threads, words.clock)
 
-        given = {name: (side, of(name, own, k)) for name, (side, own, k) in sides.items()}
         records, taken = batches(of("count", plain, K), signal=False)
         tokens = [int(records.lengths[batch].sum()) for batch in taken[WARM:]]
-        found = _take_turns(given, rounds)
-    _show(found, tokens)
-    figures = list(_figures(found, tokens))
+        found = [
+            _take_turns({name: (sides[name][0], of(name, *sides[name][1:])) for name in names}, rounds)
+            for names in TURNS
+        ]
+    for took in found:
+        _show(took, tokens)
+    figures = list(_figures(*found, tokens))
     print(f"the load was {load:.1f} before; {statistics.fmean(tokens):.0f} tokens a step")
     about = {"rounds": rounds, "tokens": tokens, "threads": words.threads, "clock": words.clock, "load_before": load}
     print(json.dumps({"benchmark": "train_step", **about, "figures": figures}))
@@ -101,11 +108,6 @@ def _recipe() -> Recipe:
 
 def _with(recipe: Recipe, **changes: Any) -> Recipe:
     return recipe.model_copy(update={"student": recipe.student.model_copy(update=changes)})
-
-
-def _made(folder: Path) -> str:
-    folder.mkdir()
-    return str(folder)
 
 
 def _write_records(recipe: Recipe, folder: Path, count: int) -> dict[int, str]:
@@ -176,19 +178,20 @@ def _show(found: Rounds, tokens: Sequence[int]) -> None:
     Console(width=120).print(table)
 
 
-def _figures(found: Rounds, tokens: Sequence[int]) -> Iterator[dict[str, Any]]:
-    seconds = {name: [took[0] for took in every] for name, every in found.items()}
-    alone = {name: [took[0] - took[1] for took in every] for name, every in found.items()}
-    for k in (SMALL_K, K):
-        name = f"a step with KD on {k} entries a token (s), over one with CE alone"
-        yield _figure(name, seconds[f"ours, KD, k={k}"], seconds["ours, CE"], most=1.10)
-    speed = {name: [n / s for n, s in zip(tokens, every, strict=True)] for name, every in seconds.items()}
-    without = {name: [n / s for n, s in zip(tokens, every, strict=True)] for name, every in alone.items()}
-    yield _figure("CE (tokens/s), over TRL's SFT", speed["ours, CE"], speed["TRL SFT"], least=1.0)
-    own = speed[f"ours, KD, k={K}"]
-    for other in ("TRL GKD", "TRL Distillation"):
-        yield _figure(f"KD (tokens/s), over {other}", own, speed[other], least=1.2)
-        yield _figure(f"KD (tokens/s), over {other} less its teacher's forward", own, without[other])
+def _figures(own: Rounds, ce: Rounds, kd: Rounds, tokens: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Of the rounds of each of `TURNS`."""
+    for k, name in ((SMALL_K, OURS_SMALL_KD), (K, OURS_KD)):
+        seconds, without = ([took[0] for took in own[side]] for side in (name, OURS_CE))
+        yield _figure(f"a step with KD on {k} entries a token (s), over one with CE alone", seconds, without, most=1.10)
+
+    def speed(took: Sequence[Took], *, teacher: bool = True) -> list[float]:
+        return [n / (one[0] - (0 if teacher else one[1])) for n, one in zip(tokens, took, strict=True)]
+
+    yield _figure("CE (tokens/s), over TRL's SFT", speed(ce[OURS_CE]), speed(ce[SFT]), least=1.0)
+    for other in (GKD, DISTILLATION):
+        ours, its = speed(kd[OURS_KD]), kd[other]
+        yield _figure(f"KD (tokens/s), over {other}", ours, speed(its), least=1.2)
+        yield _figure(f"KD (tokens/s), over {other} less its teacher's forward", ours, speed(its, teacher=False))
 
 
 def _figure(

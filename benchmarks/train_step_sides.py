@@ -15,8 +15,9 @@ import torch
 import torch.distributed
 
 from ray_jobs.train import prepare
-from ray_jobs.train.batches import Sampler, collate, shares
-from ray_jobs.train.distributed import accumulated, import_deepspeed, make_engine
+from ray_jobs.train.batches import Sampler
+from ray_jobs.train.distributed import import_deepspeed, make_engine
+from ray_jobs.train.learner import Learner
 from ray_jobs.train.records import Split, Wanted, unpack
 from stillhouse.recipe import Recipe
 from stillhouse.run import Run
@@ -81,23 +82,13 @@ def ours(given: Given, orders: Connection) -> None:
     records, taken = batches(given, signal=student.kd_weight > 0)
     made = prepare.make(recipe, largest=records.largest, say=lambda _: None)
     engine = make_engine(deepspeed, made.module, student, steps=given.steps, workers=1, universal=False)
-    scale = accumulated(student, 1)
+    learner = Learner(engine, student, made.pad_id, rank=0, workers=1)
     orders.send(None)
     for step, batch in enumerate(taken):
         orders.recv()
         began = given.now()
         torch.manual_seed(step)
-        kd_tokens, ce_tokens = (int(counts[batch].sum()) for counts in (records.kd_tokens, records.ce_tokens))
-        sums = torch.zeros(3, device=engine.device)
-        split = shares(batch, batch_size=student.batch_size, workers=1, micro_batch_size=student.micro_batch_size)
-        for share in split:
-            own = collate(records.examples(share[0]), pad_id=made.pad_id, packing=student.packing).to(engine.device)
-            total, kd, ce, _ = engine(own, kd_tokens, ce_tokens)
-            engine.backward(total * scale)
-            engine.step()
-            sums[:2] += torch.stack([kd, ce])
-        torch.distributed.all_reduce(sums)
-        sums.tolist()
+        learner.step(records, batch)
         orders.send((given.now() - began, 0.0))
 
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,11 +19,11 @@ import torch.distributed
 from ray.train.v2.api.report_config import CheckpointUploadMode
 
 from ray_jobs.train import checkpoints, flops, prepare
-from ray_jobs.train.batches import Batch, Sampler, collate, shares, slices, weightless
+from ray_jobs.train.batches import Sampler
 from ray_jobs.train.best import Best
-from ray_jobs.train.distributed import accumulated, computes_in, import_deepspeed, make_engine
+from ray_jobs.train.distributed import computes_in, import_deepspeed, make_engine
+from ray_jobs.train.learner import Learner
 from ray_jobs.train.prepare import Place
-from ray_jobs.train.records import Split
 from ray_jobs.train.save import gathered, write_folder
 from ray_jobs.train.student_init import make_student
 from ray_jobs.train.teller import Teller
@@ -103,6 +103,9 @@ class Training:
             workers=self._place.workers,
         )
         self._engine, self._state = self._restored(make)
+        self._learner = Learner(
+            self._engine, self._student, self._made.pad_id, rank=self._place.rank, workers=self._place.workers
+        )
         self._best = Best(config.run, config.name)
         self._teller = Teller(board, self._steps, self._state.step)
         self._checkpointed = time.monotonic()
@@ -164,94 +167,41 @@ class Training:
 
     def _step(self, step: int) -> bool:
         """One optimizer step; whether the last checkpoint is older by now than the recipe wants."""
-        student, records, workers = self._student, self._records, self._place.workers
         # Dropout draws what it would have drawn, had there been no restart.
         torch.manual_seed((self._recipe.seed * 1_000_003 + step) * 65_537 + self._place.rank)
         batch = self._sampler.batch(step)
-        kd_tokens, ce_tokens = (int(counts[batch].sum()) for counts in (records.kd_tokens, records.ce_tokens))
-        scale = workers * accumulated(student, workers)
         rate = self._engine.get_lr()[0]
-        sums = torch.zeros(3, device=self._engine.device)
-        for share in shares(
-            batch, batch_size=student.batch_size, workers=workers, micro_batch_size=student.micro_batch_size
-        ):
-            own = self._collated(records, share[self._place.rank])
-            total, kd, ce, _ = self._engine(own, kd_tokens, ce_tokens)
-            # DeepSpeed takes the mean over micro-batches and workers; the loss is divided by the global counts already.
-            self._engine.backward(total * scale)
-            self._engine.step()
-            sums[:2] += torch.stack([kd, ce])
-        sums[2] = float(self._place.rank == 0 and self._is_old())
-        torch.distributed.all_reduce(sums)
-        found, old = self._losses(sums[0], sums[1], f"the loss at step {step + 1}"), sums[2] > 0
+        kd, ce, old = self._learner.step(self._records, batch, flag=self._place.rank == 0 and self._is_old())
         self._state.step = step + 1
         row = {
             "step": step + 1,
-            **found,
+            **self._losses(kd, ce, f"the loss at step {step + 1}"),
             "learning_rate": rate,
             "gradient_norm": float(self._engine.get_global_grad_norm() or 0.0),
-            "tokens": int(records.lengths[batch].sum()),
+            "tokens": int(self._records.lengths[batch].sum()),
         }
         self._state.curve.append(row)
         self._teller.step(row)
-        return bool(old)
+        return old
 
-    def _collated(self, records: Split, own: Iterable[int]) -> Batch:
-        """A worker's share; without records it runs another's without weight, since every worker takes part in a
-        step."""
-        found = records.examples(own)
-        made = partial(collate, pad_id=self._made.pad_id, packing=self._student.packing)
-        return (made(found) if found else weightless(made(records.examples([0])))).to(self._engine.device)
-
-    @torch.no_grad()
     def _count_operations(self) -> None:
-        """Count those of reading a micro-batch: three times as many train on it, or twice where weights are frozen.
-
-        Not in a step itself, since counting takes other kernels, whose last bits differ.
-        """
-        self._engine.eval()
-        batch = self._collated(self._records, self._sampler.batch(0)[: self._student.micro_batch_size])
-        with flops.counter() as counted:
-            self._engine(batch, 1, 1)
-        self._engine.train()
-        passes = 3 if self._student.lora is None else 2
-        self._teller.flops = passes * counted.get_total_flops() / batch.input_ids.numel()
+        self._teller.flops = self._learner.operations(self._records, self._sampler.batch(0))
         if self._place.rank == 0:
             peak, measured = flops.peak(self._engine.device)
             self._teller.peak = peak * self._place.workers
             source = "measured" if measured else "by its maker"
             self._teller.say(f"a worker's peak is {peak / 1e12:.2f} TFLOP/s, {source}")
 
-    def _losses(self, kd: torch.Tensor, ce: torch.Tensor, what: str) -> dict[str, float]:
-        found = {"kd": float(kd), "ce": float(ce)}
-        total = self._student.kd_weight * found["kd"] + self._student.ce_weight * found["ce"]
+    def _losses(self, kd: float, ce: float, what: str) -> dict[str, float]:
+        total = self._student.kd_weight * kd + self._student.ce_weight * ce
         if not abs(total) < float("inf"):
             raise UserError(f"{what} is not a number any more: lower `student.learning_rate`")
-        return {"loss": total, **found}
+        return {"loss": total, "kd": kd, "ce": ce}
 
-    @torch.no_grad()
     def _validate(self) -> None:
-        """Mean losses a token on held-out records, shared out over the workers; and agreement: the share of sequences
-        all of whose tokens are the student's first choice too, each after the tokens before it. The best student so
-        far is kept."""
-        engine, records, place = self._engine, self._held_out, self._place
-        kd_tokens, ce_tokens = max(1, int(records.kd_tokens.sum())), max(1, int(records.ce_tokens.sum()))
-        engine.eval()
-        order = sorted(range(len(records)), key=lambda i: int(records.lengths[i]))
-        sums = torch.zeros(4, device=engine.device)
-        # Every worker runs as many batches: under ZeRO-3 each of them takes part in gathering the weights.
-        for block in slices(order, self._student.micro_batch_size * place.workers):
-            own = block[place.rank :: place.workers]
-            batch = self._collated(records, own)
-            _, kd, ce, chosen = engine(batch, kd_tokens, ce_tokens, choices=True)
-            wrong = torch.zeros(int(batch.sequence.max()) + 1, device=engine.device)
-            wrong.index_add_(0, batch.sequence, (chosen != batch.targets.ids).float())
-            right = torch.stack([(wrong == 0).sum(), wrong.new_tensor(len(wrong))]) if own else wrong.new_zeros(2)
-            sums += torch.cat([torch.stack([kd, ce]), right])
-        torch.distributed.all_reduce(sums)
-        engine.train()
-        scores = self._losses(sums[0], sums[1], "the loss on the validation split")
-        scores["agreement"] = float(sums[2] / sums[3])
+        """Score the student on held-out records; the best one so far is kept."""
+        kd, ce, agreement = self._learner.validate(self._held_out)
+        scores = {**self._losses(kd, ce, "the loss on the validation split"), "agreement": agreement}
         state = self._state
         row = {"step": state.step, **{f"validation_{name}": value for name, value in scores.items()}}
         state.curve.append(row)
