@@ -148,3 +148,27 @@ def records_needed(gains: float, losses: float, *, margin: float, level: float, 
     expected = float(np.sqrt(_variance(gains, losses, 1.0, -margin)))
     real = math.sqrt(max(0.0, gains + losses - difference**2))
     return max(1, math.ceil(((norm.ppf(level) * expected + norm.ppf(power) * real) / distance) ** 2))
+
+
+def sentence(found: NonInferiority, *, first: str = "student", second: str = "teacher") -> str:
+    """The verdict in words, for the head of a report."""
+    margin, sure = _points(found.margin), f"{100 * found.level:g}%"
+    gap = _points(abs(found.difference))
+    measured = (
+        "as often right" if not found.difference else f"right {gap} {'more' if found.difference > 0 else 'less'} often"
+    )
+    where = f"on {found.n:,} test records it was {measured}"
+    if found.verdict == "non-inferior":
+        return f"The {first} is within {margin} of the {second}, with {sure} confidence: {where}."
+    if found.verdict == "inferior":
+        return f"The {first} is worse than the {second} by more than {margin}, with {sure} confidence: {where}."
+    told = f"These test records cannot tell whether the {first} is within {margin} of the {second}: {where}."
+    if found.records_needed is None:
+        return f"{told} More such records would not show it."
+    return f"{told} About {found.records_needed:,} would, if the rates stay what they are."
+
+
+def _points(share: float) -> str:
+    """A difference of two shares, in percentage points."""
+    count = f"{100 * share:.1f}".removesuffix(".0")
+    return f"{count} percentage point{'' if count == '1' else 's'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -88,3 +89,10 @@ def test_words_that_do_not_go_together() -> None:
     assert "a calculation needs --student-price; or name" in told(*words(queries=1, tokens=1, teacher_price=1)[1:])
     assert "--once is for a calculation without a run" in told("runs/some", "--once", "3")
     assert "--run goes with a recipe" in told("--run", "runs/some")
+
+
+def test_the_documentation_shows_what_the_command_prints() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "cost.md").read_text(encoding="utf-8")
+    command, *shown = page.split("```console\n$ stillhouse ")[1].split("```")[0].splitlines()
+    done = CliRunner().invoke(app, command.split())
+    assert [line.rstrip() for line in done.stdout.splitlines()] == shown

@@ -8,7 +8,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import beta, binomtest, multinomial, norm
 
 from stillhouse.metrics.bootstrap import paired_bootstrap
-from stillhouse.metrics.non_inferiority import bounds, non_inferiority, records_needed, score
+from stillhouse.metrics.non_inferiority import bounds, non_inferiority, records_needed, score, sentence
 
 
 def rights(gains: int, losses: int, both: int, neither: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -128,3 +128,17 @@ def test_no_number_of_records_shows_what_is_not_there() -> None:
 def test_what_cannot_be_compared_is_refused(first: list[bool], second: list[bool], margin: float) -> None:
     with pytest.raises(ValueError):
         non_inferiority(np.array(first, dtype=bool), np.array(second, dtype=bool), margin=margin)
+
+
+def test_the_verdict_in_words() -> None:
+    def told(gains: int, losses: int, both: int) -> str:
+        return sentence(non_inferiority(*rights(gains, losses, both), margin=0.02), first="cascade")
+
+    assert told(10, 12, 978) == (
+        "The cascade is within 2 percentage points of the teacher, with 95% confidence: on 1,000 test records it was"
+        " right 0.2 percentage points less often."
+    )
+    assert "worse than the teacher by more than 2 percentage points" in told(0, 100, 900)
+    assert "cannot tell whether" in told(3, 3, 94)
+    assert "it was as often right. About " in told(3, 3, 94)
+    assert "right 3 percentage points less often. More such records would not show it." in told(2, 5, 93)
