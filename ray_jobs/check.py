@@ -203,7 +203,7 @@ def _announced(recipe: Recipe, inputs: Inputs, section: TeacherSection, records:
     ]  # a token has a byte or more
     prompts = sum(lengths) + (MOST_REQUESTS - SAMPLE) * max(lengths) + _AROUND * MOST_REQUESTS
     writes = MOST_REQUESTS * recipe.task.max_tokens
-    cost = (prompts * prices.teacher_input + writes * prices.teacher_output) / 1e6
+    cost = (prompts * (prices.teacher_input or 0.0) + writes * (prices.teacher_output or 0.0)) / 1e6
     return f"{said}: at most {cost:.4f} {prices.currency}"
 
 

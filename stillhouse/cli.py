@@ -155,6 +155,60 @@ def status(
 
 
 @app.command()
+def cost(
+    target: Annotated[
+        str | None, typer.Argument(metavar="[RUN|RECIPE]", help="A run, or a recipe of such a run: print its ledger.")
+    ] = None,
+    run: RunOption = None,
+    queries: Annotated[float | None, typer.Option(help="Without a run: requests a month, 1e6 say.")] = None,
+    tokens: Annotated[float | None, typer.Option(help="Tokens of one request, prompt and completion.")] = None,
+    output_tokens: Annotated[float | None, typer.Option(help="As many of them are the completion's.")] = None,
+    teacher_price: Annotated[float | None, typer.Option(help="A million tokens of the teacher.")] = None,
+    teacher_output_price: Annotated[float | None, typer.Option(help="Of its completions, if they differ.")] = None,
+    student_price: Annotated[float | None, typer.Option(help="A million tokens of the student.")] = None,
+    student_output_price: Annotated[float | None, typer.Option(help="Of its completions, if they differ.")] = None,
+    once: Annotated[float | None, typer.Option(help="Capture, review, training and evaluation, once.")] = None,
+    coverage: Annotated[
+        float | None, typer.Option(help="Share of requests that the student answers alone. Default: 0.7.")
+    ] = None,
+    currency: Annotated[str | None, typer.Option(help="Of all prices. Default: USD.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Say what a run has cost and what serving it costs; or, from a volume and prices alone, whether it is worth it."""
+    from stillhouse.cost import show
+
+    options = {
+        "queries": queries,
+        "tokens": tokens,
+        "output_tokens": output_tokens,
+        "teacher_price": teacher_price,
+        "teacher_output_price": teacher_output_price,
+        "student_price": student_price,
+        "student_output_price": student_output_price,
+        "once": once,
+        "coverage": coverage,
+        "currency": currency,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    if target is None:
+        from stillhouse.cost.calculator import plan, worth
+
+        if run is not None:
+            raise UserError("--run goes with a recipe: name one, or the run in its place")
+        answer = worth(plan(given))
+        print(answer.model_dump_json()) if as_json else show.show_worth(answer, console)
+        return
+    if given:
+        option = f"--{next(iter(given)).replace('_', '-')}"
+        raise UserError(f"{option} is for a calculation without a run, and {target} has its own figures: leave one out")
+    from stillhouse.cost.ledger import ledger
+
+    recipe, opened = _recipe_and_run(target, run)
+    found = ledger(recipe, opened)
+    print(found.model_dump_json()) if as_json else show.show_ledger(found, console)
+
+
+@app.command()
 def export(
     target: Annotated[
         str, typer.Argument(metavar="RUN|RECIPE", help="A run with a dataset, or a recipe of such a run.")

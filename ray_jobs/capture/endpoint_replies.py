@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray_jobs.capture.endpoint_requests import Request
-from ray_jobs.capture.spending import Tokens
 from ray_jobs.capture.vocabulary import Vocabulary
+from stillhouse.cost.billing import BilledTokens
 from stillhouse.endpoint.chat import CHAT, token_bytes
 from stillhouse.endpoint.errors import Refused
 from stillhouse.errors import UserError
@@ -224,7 +224,7 @@ class Replies:
         return found if self._recipe.capture.mass is None else cut(found, self._recipe.capture.mass)
 
 
-def usage(reply: Mapping[str, Any]) -> Tokens | None:
+def usage(reply: Mapping[str, Any]) -> BilledTokens | None:
     """The tokens that a reply was billed for; None where it does not say."""
     told = reply.get("usage")
     if not isinstance(told, dict):
@@ -232,7 +232,7 @@ def usage(reply: Mapping[str, Any]) -> Tokens | None:
     prompt, completion = told.get("prompt_tokens"), told.get("completion_tokens")
     if not all(isinstance(count, int) and count >= 0 for count in (prompt, completion)):
         return None
-    return Tokens(prompt=prompt, completion=completion)
+    return BilledTokens(prompt=prompt, completion=completion)
 
 
 def _first_difference(first: Sequence[Any], second: Sequence[Any]) -> int:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ray_jobs.capture.spending import Tokens
 from ray_jobs.capture.teacher import Question
+from stillhouse.cost.billing import BilledTokens
 from stillhouse.endpoint.chat import CHAT, response_format
 from stillhouse.recipe import Recipe, Task, Teacher
 from stillhouse.task import NEUTRAL_SAMPLING, Prompt, decoding, sampling, structured_outputs, token_ids
@@ -32,7 +32,7 @@ class Request:
     path: str
     body: dict[str, Any]
     prompt_token_ids: list[int]
-    worst: Tokens
+    worst: BilledTokens
 
 
 class Requests:
@@ -58,7 +58,7 @@ class Requests:
         body = {**self._shared, self._limit: task.max_tokens, **_asked(question.prompt)}
         if task.temperature:
             body["seed"] = question.seed
-        worst = Tokens(
+        worst = BilledTokens(
             prompt=len(ids) if self._own else _most_tokens(question.prompt), completion=capture.n * task.max_tokens
         )
         return Request(self.path, body, ids, worst)

@@ -16,8 +16,9 @@ from uuid import uuid4
 from ray_jobs.capture.batch_api import BatchLost, PartBatch
 from ray_jobs.capture.endpoint_replies import NoLogprobs, Replies, usage
 from ray_jobs.capture.endpoint_requests import Request, Requests
-from ray_jobs.capture.spending import Attempt, Decision, Spending, Tokens, open_spending
+from ray_jobs.capture.spending import Decision, Spending, open_spending
 from ray_jobs.capture.teacher import Answer, Failure, Identity, Question
+from stillhouse.cost.billing import Attempt, BilledTokens
 from stillhouse.data import FIRST_TEACHER
 from stillhouse.endpoint.client import Endpoint, Loop, Sent
 from stillhouse.endpoint.errors import Refused, Unanswered, Unsupported
@@ -80,7 +81,7 @@ class EndpointTeacher:
         attempt = Attempt(
             id=batch.attempt if batch else uuid4().hex,
             batch=self._section.batch,
-            worst=sum((request.worst for request in requests), Tokens()),
+            worst=sum((request.worst for request in requests), BilledTokens()),
         )
         self._reserve(part, attempt, unasked=batch)
         self._endpoint.reopen()
@@ -199,10 +200,10 @@ class _Bill:
     def __init__(self, requests: Sequence[Request]) -> None:
         self.of = requests
         self.sent = [Sent() for _ in requests]
-        self._known = Tokens()
+        self._known = BilledTokens()
         self.requests = 0
 
-    def add(self, number: int, billed: Tokens | None) -> None:
+    def add(self, number: int, billed: BilledTokens | None) -> None:
         """A reply came, with its usage or without."""
         self.requests += 1
         if billed is not None:
@@ -214,6 +215,6 @@ class _Bill:
         for each in self.sent:
             each.open = int(sent)
 
-    def total(self) -> Tokens:
+    def total(self) -> BilledTokens:
         """All of it."""
         return sum((r.worst for r, sent in zip(self.of, self.sent, strict=True) for _ in range(sent.open)), self._known)

@@ -23,12 +23,12 @@ from ray_jobs.capture.batch_api import FOLDER as BATCHES
 from ray_jobs.capture.combine import combine
 from ray_jobs.capture.outcome import FAILED, outcome
 from ray_jobs.capture.plan import WORK, Plan, make_plan
-from ray_jobs.capture.spending import FOLDER as SPENDING
 from ray_jobs.capture.spending import ledger, shared
 from ray_jobs.capture.worker import CaptureWorker, at_once, counts_of, final_key, part_key, part_there
 from ray_jobs.placement import actor_options, pool
 from ray_jobs.progress import Progress, say
 from stillhouse import lineage, models
+from stillhouse.cost.billing import FOLDER as SPENDING
 from stillhouse.data import FIRST_TEACHER
 from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe, Teacher

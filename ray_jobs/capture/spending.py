@@ -1,8 +1,7 @@
 """What a capture spends at endpoints: an account that is written before anything is asked, so that it survives a kill.
 
-`RUN/capture/spending` holds one file a part and teacher, with every attempt at it: what it can cost at worst, and what
-was billed once that is known. An attempt that was killed counts with its worst case. Tokens are stored, and the prices
-of the recipe are put on them when the account is read.
+What it writes is `stillhouse.cost.billing`'s: an attempt with its worst case first, then what was billed. The prices of
+the recipe are put on the tokens when the account is read.
 """
 
 from __future__ import annotations
@@ -13,53 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import ray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ray.exceptions import RayTaskError
 
+from stillhouse.cost.billing import FOLDER, Attempt, BilledTokens, Page, pages
 from stillhouse.data import FIRST_TEACHER
 from stillhouse.errors import UserError
-from stillhouse.recipe import Prices, Recipe
+from stillhouse.recipe import Recipe
 from stillhouse.run import Run, digest
-
-FOLDER = "capture/spending"
-
-
-class Tokens(BaseModel):
-    """Tokens of some requests."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    prompt: int = Field(default=0, ge=0)
-    completion: int = Field(default=0, ge=0)
-
-    def __add__(self, other: Tokens) -> Tokens:
-        return Tokens(prompt=self.prompt + other.prompt, completion=self.completion + other.completion)
-
-
-class Attempt(BaseModel):
-    """One time that a part was asked."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: str
-    batch: bool = Field(description="Whether the Batch API was asked, at its price.")
-    worst: Tokens = Field(description="As many tokens as it can cost.")
-    billed: Tokens | None = Field(default=None, description="As many as it did cost; None while that is not known.")
-    requests: int = 0
-
-    def cost(self, prices: Prices) -> float:
-        """In the currency of `prices`."""
-        tokens = self.billed if self.billed is not None else self.worst
-        whole = tokens.prompt * prices.teacher_input + tokens.completion * prices.teacher_output
-        return whole * (1 - prices.batch_discount if self.batch else 1) / 1e6
-
-
-class Page(BaseModel):
-    """All attempts at one part by one teacher."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    attempts: tuple[Attempt, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +43,7 @@ class Spending(Protocol):
     def reserve(self, teacher: str, part: int, attempt: Attempt) -> Decision:
         """Set the worst case of an attempt aside, if the budget allows; the same attempt is set aside once."""
 
-    def settle(self, teacher: str, part: int, attempt_id: str, billed: Tokens, requests: int) -> None:
+    def settle(self, teacher: str, part: int, attempt_id: str, billed: BilledTokens, requests: int) -> None:
         """Say what an attempt did cost."""
 
 
@@ -94,9 +53,10 @@ class Account:
     def __init__(self, recipe: Recipe, run: Run) -> None:
         """Raises `UserError` for a budget without prices, and for a damaged account."""
         self._prices, self._budget, self._run = recipe.prices, recipe.capture.budget, run
-        if self._budget is not None and not (self._prices.teacher_input or self._prices.teacher_output):
+        prices = (self._prices.teacher_input, self._prices.teacher_output)
+        if self._budget is not None and (None in prices or not any(prices)):
             raise UserError("`capture.budget` needs `prices.teacher_input` and `prices.teacher_output`")
-        self._pages = dict(_pages(run))
+        self._pages = dict(pages(run))
         # Attempts that this account was asked for: an older one that is not settled was killed.
         self._live: set[str] = set()
 
@@ -118,7 +78,7 @@ class Account:
             self._live.add(attempt.id)
         return Decision(granted, spent, held, needed)
 
-    def settle(self, teacher: str, part: int, attempt_id: str, billed: Tokens, requests: int) -> None:
+    def settle(self, teacher: str, part: int, attempt_id: str, billed: BilledTokens, requests: int) -> None:
         """See `Spending.settle`."""
         key = _key(teacher, part)
         settled = tuple(
@@ -153,7 +113,7 @@ class SharedAccount:
         found: Decision = _result(self._actor.reserve.remote(teacher, part, attempt))
         return found
 
-    def settle(self, teacher: str, part: int, attempt_id: str, billed: Tokens, requests: int) -> None:
+    def settle(self, teacher: str, part: int, attempt_id: str, billed: BilledTokens, requests: int) -> None:
         """See `Spending.settle`."""
         _result(self._actor.settle.remote(teacher, part, attempt_id, billed, requests))
 
@@ -186,7 +146,7 @@ def ledger(run: Run) -> dict[str, Any]:
         killed.
     """
     prices = run.recipe().prices
-    attempts = [attempt for _, page in _pages(run) for attempt in page.attempts]
+    attempts = [attempt for _, page in pages(run) for attempt in page.attempts]
     billed = [attempt.billed for attempt in attempts if attempt.billed is not None]
     kinds = sorted({"batch" if attempt.batch else "list" for attempt in attempts}, reverse=True)
     return {
@@ -213,11 +173,3 @@ def _result(reference: Any) -> Any:
 def _key(teacher: str, part: int) -> str:
     folder = FOLDER if teacher == FIRST_TEACHER else f"{FOLDER}/{teacher}"
     return f"{folder}/part-{part:05d}.json"
-
-
-def _pages(run: Run) -> Iterator[tuple[str, Page]]:
-    for key in run.storage.list(FOLDER):
-        try:
-            yield key, Page.model_validate_json(run.storage.read(key))
-        except ValidationError as error:
-            raise UserError(f"{run.uri}/{key} is damaged, and without it nobody knows what was spent") from error

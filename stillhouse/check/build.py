@@ -9,8 +9,9 @@ from stillhouse.check.contract import spelling
 from stillhouse.check.estimate import prices_of
 from stillhouse.check.findings import Check, TeacherFound
 from stillhouse.check.inputs import Inputs, read_inputs
-from stillhouse.check.judge import COVERAGE, judge_cost, judge_inputs, judge_keys, judge_teacher
-from stillhouse.cost import Payback, Tokens, payback
+from stillhouse.check.judge import judge_cost, judge_inputs, judge_keys, judge_teacher
+from stillhouse.cost import Payback, Tokens, costs, payback
+from stillhouse.cost.payback import COVERAGE
 from stillhouse.recipe import Recipe
 
 
@@ -70,11 +71,12 @@ def _payback(recipe: Recipe, inputs: Inputs, teachers: Sequence[TeacherFound], c
         asked = answers = Tokens(prompt=inputs.prompts.mean, completion=sum(lengths) / len(lengths))
     else:
         return None
+    million = costs(teacher=asked, student=answers, fallback_rate=0.0, prices=recipe.prices)
     return payback(
-        teacher=asked,
-        student=answers,
-        prices=recipe.prices,
-        one_off=cost + recipe.prices.training,
+        teacher=million.teacher,
+        student=million.student,
+        currency=million.currency,
+        one_off=cost + (recipe.prices.training or 0.0),
         monthly_requests=recipe.prices.monthly_requests,
         coverage=COVERAGE,
     )

@@ -117,11 +117,11 @@ def value_of(parts: Sequence[tuple[float, Sequence[float]]], population: int) ->
 def prices_of(recipe: Recipe, name: str) -> tuple[float, float]:
     """What a teacher's capture pays for one prompt token and for one completion token.
 
-    A completion that is scored is read and not written.
+    A completion that is scored is read and not written. A price that is not given counts as nothing.
     """
     factor = (1 - recipe.prices.batch_discount if section_of(recipe, name).batch else 1.0) / 1e6
-    reading = recipe.prices.teacher_input * factor
-    return reading, reading if recipe.capture.completions != "teacher" else recipe.prices.teacher_output * factor
+    reading, writing = (recipe.prices.teacher_input or 0.0) * factor, (recipe.prices.teacher_output or 0.0) * factor
+    return reading, writing if recipe.capture.completions == "teacher" else reading
 
 
 def _scale(billed: int, counted: int) -> float:

@@ -113,7 +113,7 @@ class Check(_Found):
     largest_cost: float | None = Field(
         description="Without a teacher: the capture's cost if every completion took `task.max_tokens`."
     )
-    training: float = Field(description="What training costs once, as the recipe says.")
+    training: float | None = Field(description="What training costs once, as the recipe says; None: it does not.")
     teachers: tuple[TeacherFound, ...] = Field(description="Empty where none was asked.")
     payback: Payback | None = Field(description="None where prices or the tokens of a completion are not known.")
     warnings: tuple[Finding, ...]

@@ -15,6 +15,7 @@ from stillhouse.check.contract import spelling_findings, width_finding
 from stillhouse.check.findings import Finding, TeacherFound
 from stillhouse.check.inputs import Inputs
 from stillhouse.cost import Payback
+from stillhouse.cost.payback import COVERAGE, DAYS_A_MONTH
 from stillhouse.recipe import Recipe
 from stillhouse.teachers import sections
 
@@ -31,8 +32,7 @@ Sampling", ACL 2025, aclanthology.org/2025.acl-long.885)."""
 
 CONTRACT_KEPT = 0.95
 MANY_DUPLICATES = 0.05
-COVERAGE = 0.7
-"""The share of requests that a student is taken to answer alone, for the cautious payback."""
+_TOKEN_PRICES = ("teacher_input", "teacher_output", "student_input", "student_output")
 
 LOGPROB_NOISE = 1e-2
 """Nats; in bfloat16 the size of a batch alone can move a logprob by more."""
@@ -171,6 +171,13 @@ def judge_cost(recipe: Recipe, cost: float | None, payback: Payback | None) -> I
             remedy="Set `prices`; for a model of your own, what its hardware costs a million tokens.",
         )
         return
+    if missing := [f"`prices.{key}`" for key in _TOKEN_PRICES if getattr(prices, key) is None]:
+        yield Finding(
+            name="unpriced",
+            text=f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not given, and count as nothing here:"
+            " the payback is better than it will be.",
+            remedy="Set them; for a student of your own, what its hardware costs a million tokens.",
+        )
     if cost is not None and budget is not None and cost > budget:
         yield Finding(
             name="over-budget",
@@ -179,7 +186,7 @@ def judge_cost(recipe: Recipe, cost: float | None, payback: Payback | None) -> I
         )
     if payback is None:
         return
-    if payback.break_even_requests is None:
+    if payback.partial.break_even_requests is None:
         yield Finding(
             name="no-saving",
             text=f"a student that answers {COVERAGE:.0%} alone saves nothing: a million requests cost"
@@ -191,14 +198,15 @@ def judge_cost(recipe: Recipe, cost: float | None, payback: Payback | None) -> I
         yield Finding(
             name="unknown-volume",
             text=f"how many requests a month there are is not given; the cost is earned back after"
-            f" {payback.break_even_requests:,.0f} requests, if the student answers {COVERAGE:.0%} alone.",
+            f" {payback.partial.break_even_requests:,.0f} requests, if the student answers {COVERAGE:.0%} alone.",
             remedy="Set `prices.monthly_requests`.",
         )
         return
-    if payback.months_at_coverage is not None and payback.months_at_coverage > LONG_PAYBACK:
+    months = (payback.partial.payback_days or 0.0) / DAYS_A_MONTH
+    if months > LONG_PAYBACK:
         yield Finding(
             name="long-payback",
-            text=f"it takes {payback.months_at_coverage:.0f} months to earn {payback.one_off:.2f} {payback.currency}"
+            text=f"it takes {months:.0f} months to earn {payback.one_off:.2f} {payback.currency}"
             f" back, if the student answers {COVERAGE:.0%} alone.",
             remedy="Capture fewer records (`data.limit`), take the Batch API (`teacher.batch`), or train less.",
         )

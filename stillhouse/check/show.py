@@ -10,6 +10,8 @@ from rich.text import Text
 
 from stillhouse.check.findings import Check, Finding, Interval, TeacherFound
 from stillhouse.cost import Payback
+from stillhouse.cost.money import digits, money
+from stillhouse.cost.payback import DAYS_A_MONTH
 from stillhouse.duration import duration
 from stillhouse.metrics import Estimate
 
@@ -46,7 +48,7 @@ def _rows(check: Check) -> Iterator[tuple[str, str]]:
     if check.largest_cost is not None:
         yield (
             "capture",
-            f"{_money(check.largest_cost)} {check.currency}, if every answer is as long as it may be",
+            f"{money(check.largest_cost)} {check.currency}, if every answer is as long as it may be",
         )
     for found in check.teachers:
         if len(check.teachers) > 1:
@@ -57,7 +59,7 @@ def _rows(check: Check) -> Iterator[tuple[str, str]]:
     if len(check.teachers) > 1:
         yield "", ""
         whole = sum(found.cost.value for found in check.teachers)
-        yield "together", f"{_money(whole)} {check.currency}"
+        yield "together", f"{money(whole)} {check.currency}"
     yield from _payback_rows(check)
     if check.teachers:
         sampled = max(found.sampled for found in check.teachers)
@@ -95,7 +97,7 @@ def _teacher_rows(found: TeacherFound, currency: str) -> Iterator[tuple[str, str
     yield "completion", f"{_interval(found.completion, '.1f')} tokens"
     yield "tokens", f"{_interval(found.tokens, ',.0f')} for {found.records:,} records"
     yield "time", _time(found)
-    cost = f"{_interval(found.cost, _digits(found.cost.value))} {currency}"
+    cost = f"{_interval(found.cost, digits(found.cost.value))} {currency}"
     yield "cost", cost if found.cost.value else "not known: `prices` has none for the teacher"
 
 
@@ -108,19 +110,19 @@ def _payback_rows(check: Check) -> Iterator[tuple[str, str]]:
         "a million requests",
         f"{paid.teacher:,.2f} {paid.currency} with the teacher, {paid.student:,.2f} with the student",
     )
-    if paid.break_even_requests is None:
+    if paid.partial.break_even_requests is None:
         yield "payback", "never"
-    elif paid.months is None or paid.months_at_coverage is None:
+    elif paid.full.payback_days is None or paid.partial.payback_days is None:
+        after = f"after {paid.partial.break_even_requests:,.0f} requests"
         yield (
             "payback",
-            f"after {paid.break_even_requests:,.0f} requests, {paid.coverage:.0%} answered by the student alone,"
-            f" for {_once(check, paid)}",
+            f"{after}, {paid.partial.coverage:.0%} answered by the student alone, for {_once(check, paid)}",
         )
     else:
         yield (
             "payback",
-            f"{_months(paid.months_at_coverage)} with {paid.coverage:.0%} answered by the student alone,"
-            f" {_months(paid.months)} with all, for {_once(check, paid)}",
+            f"{_months(paid.partial.payback_days)} with {paid.partial.coverage:.0%} answered by the student alone,"
+            f" {_months(paid.full.payback_days)} with all, for {_once(check, paid)}",
         )
 
 
@@ -148,8 +150,8 @@ def _time(found: TeacherFound) -> str:
 
 
 def _once(check: Check, paid: Payback) -> str:
-    training = "" if check.training else "; `prices.training` is 0"
-    return f"{_money(paid.one_off)} {paid.currency} once{training}"
+    training = "" if check.training is not None else "; `prices.training` is not given"
+    return f"{money(paid.one_off or 0.0)} {paid.currency} once{training}"
 
 
 def _times(interval: Interval) -> str:
@@ -160,14 +162,6 @@ def _times(interval: Interval) -> str:
     return value if low == high else f"{value} ({low}–{high})"
 
 
-def _months(months: float) -> str:
+def _months(days: float) -> str:
+    months = days / DAYS_A_MONTH
     return "less than a month" if months < 1 else f"{months:,.1f} months"
-
-
-def _money(amount: float) -> str:
-    return format(amount, _digits(amount))
-
-
-def _digits(amount: float) -> str:
-    """Cents, and three digits of what is less than one."""
-    return ",.2f" if amount >= 1 or amount == 0 else "#.3g"

@@ -14,7 +14,8 @@ from stillhouse.recipe.capture import Capture, Curation, Engines
 from stillhouse.recipe.data import Data
 from stillhouse.recipe.objective import Divergence, DivergenceKind, Tail
 from stillhouse.recipe.openai_student import OpenAIStudent
-from stillhouse.recipe.release import Evaluation, Prices, Serving
+from stillhouse.recipe.prices import Prices
+from stillhouse.recipe.release import Evaluation, Serving
 from stillhouse.recipe.section import Disagreement, Name, Section
 from stillhouse.recipe.student import Student, StudentInit
 from stillhouse.recipe.task import Message, Sampling, Task
@@ -70,7 +71,7 @@ class Recipe(Section):
     student: Student = Field(default_factory=Student, description="The small model and its training.")
     evaluation: Evaluation = Field(default_factory=Evaluation, description="What the student must promise.")
     serving: Serving = Field(default_factory=Serving, description="The endpoint.")
-    prices: Prices = Field(default_factory=Prices, description="What tokens cost.")
+    prices: Prices = Field(default_factory=Prices, description="What tokens, machines and people cost.")
 
     def problems(self) -> Iterator[str]:
         return section_problems({name: getattr(self, name) for name in type(self).model_fields})

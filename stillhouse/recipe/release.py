@@ -1,4 +1,4 @@
-"""`evaluation`, `serving` and `prices`: what the student must promise, where it answers, and what that costs."""
+"""`evaluation` and `serving`: what the student must promise, and where it answers."""
 
 from __future__ import annotations
 
@@ -31,20 +31,3 @@ class Serving(Section):
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=1, le=65_535, description="Port to listen on.")
     teacher_timeout_s: float = Field(default=60.0, gt=0, description="Longest wait for the teacher, in seconds.")
-
-
-class Prices(Section):
-    """What tokens cost, each a million tokens."""
-
-    currency: str = Field(default="USD", min_length=1, max_length=8, description="Name of the currency.")
-    batch_discount: float = Field(
-        default=0.5, ge=0, lt=1, description="What the Batch API takes off the teacher's prices, as a share."
-    )
-    monthly_requests: int | None = Field(
-        default=None, ge=1, description="Requests a month that the student is meant for; `check` tells the payback."
-    )
-    training: float = Field(default=0.0, ge=0, description="What the student's training and evaluation cost, once.")
-    teacher_input: float = Field(default=0.0, ge=0, description="A million prompt tokens read by the teacher.")
-    teacher_output: float = Field(default=0.0, ge=0, description="A million tokens written by the teacher.")
-    student_input: float = Field(default=0.0, ge=0, description="A million prompt tokens read by the student.")
-    student_output: float = Field(default=0.0, ge=0, description="A million tokens written by the student.")

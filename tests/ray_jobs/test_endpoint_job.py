@@ -67,7 +67,8 @@ def test_a_budget_that_runs_out_and_is_raised_and_a_key_that_is_nowhere(
     capture: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, ray_folder: Path
 ) -> None:
     tokenizer = byte_level_tokenizer(tmp_path / "tokenizer")
-    prices = {"prices__teacher_output": 1e6, "capture__part_size": 10, "capture__engines": {"min": 2, "max": 2}}
+    prices = {"prices__teacher_input": 0.0, "prices__teacher_output": 1e6}
+    prices |= {"capture__part_size": 10, "capture__engines": {"min": 2, "max": 2}}
     with ScriptedEndpoint(one_of(" positive", " negative"), tokenizer=tokenizer, key=KEY) as endpoint:
         # A part may cost 160 tokens, and costs a few dozen at most.
         stopped = capture(endpoint, capture__budget=170.0, **prices)

@@ -30,8 +30,9 @@ from transformers import AutoTokenizer
 
 from ray_jobs.capture import endpoint_teacher
 from ray_jobs.capture.endpoint_teacher import GIVE_UP_AFTER, EndpointTeacher
-from ray_jobs.capture.spending import FOLDER, Account, Attempt, Tokens, ledger
+from ray_jobs.capture.spending import Account, ledger
 from ray_jobs.capture.teacher import Failure
+from stillhouse.cost.billing import FOLDER, Attempt, BilledTokens
 from stillhouse.endpoint.client import retry_after
 from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe
@@ -593,14 +594,14 @@ def test_what_parts_under_way_leave_over_is_waited_for(ask: Asked, monkeypatch: 
     with ask.endpoint() as endpoint:
         recipe = ask.recipe(endpoint, capture__budget=150.0, **prices)
         account = Account(recipe, ask.run)
-        other = Attempt(id="other", batch=False, worst=Tokens(completion=100))
+        other = Attempt(id="other", batch=False, worst=BilledTokens(completion=100))
         account.reserve("teacher", 7, other)
         waits = []
 
         def settled(_seconds: float) -> None:
             waits.append(len(endpoint.calls))
             if len(waits) == 3:
-                account.settle("teacher", 7, "other", Tokens(completion=10), 1)
+                account.settle("teacher", 7, "other", BilledTokens(completion=10), 1)
 
         monkeypatch.setattr(endpoint_teacher, "time", SimpleNamespace(monotonic=time.monotonic, sleep=settled))
         teacher = EndpointTeacher(recipe, recipe.teacher, ask.run, account)
@@ -608,7 +609,7 @@ def test_what_parts_under_way_leave_over_is_waited_for(ask: Asked, monkeypatch: 
         # Whatever others leave over would not be enough.
         poor = ask.recipe(endpoint, capture__budget=95.0, **prices)
         account = Account(poor, Run.open(f"{ask.run.uri}-poor"))
-        account.reserve("teacher", 7, Attempt(id="other", batch=False, worst=Tokens(completion=1)))
+        account.reserve("teacher", 7, Attempt(id="other", batch=False, worst=BilledTokens(completion=1)))
         with pytest.raises(UserError, match=r"1\.00 are set aside for parts under way"):
             EndpointTeacher(poor, poor.teacher, ask.run, account).answer(1, questions(poor))
     assert waits == [0, 0, 0]

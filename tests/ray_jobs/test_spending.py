@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from ray_jobs.capture.spending import FOLDER, Account, Attempt, Spending, Tokens, ledger, shared
+from ray_jobs.capture.spending import Account, Spending, ledger, shared
+from stillhouse.cost.billing import FOLDER, Attempt, BilledTokens
 from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe
 from stillhouse.run import Run
@@ -23,7 +24,7 @@ PRICES = {"prices.teacher_input": 1e6, "prices.teacher_output": 2e6}
 
 
 def attempt(name: str, prompt: int = 2, completion: int = 4, *, batch: bool = False) -> Attempt:
-    return Attempt(id=name, batch=batch, worst=Tokens(prompt=prompt, completion=completion))
+    return Attempt(id=name, batch=batch, worst=BilledTokens(prompt=prompt, completion=completion))
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_the_worst_case_is_set_aside_and_the_bill_takes_its_place(account: Calla
     third = held.reserve("teacher", 2, attempt("c"))
     assert [first.granted, second.granted, third.granted] == [True, True, False]
     assert (third.spent, third.held, third.needed) == (0, 20, 10)
-    held.settle("teacher", 0, "a", Tokens(prompt=2, completion=1), 1)
+    held.settle("teacher", 0, "a", BilledTokens(prompt=2, completion=1), 1)
     again = held.reserve("teacher", 2, attempt("c"))
     assert (again.granted, again.spent, again.held) == (True, 4, 10)
 
@@ -58,7 +59,7 @@ def test_a_killed_attempt_counts_with_its_worst_case(account: Callable[..., Acco
     held = account()
     again = held.reserve("teacher", 0, attempt("b"))
     assert (again.granted, again.spent, again.held) == (True, 10, 0)
-    held.settle("teacher", 0, "b", Tokens(prompt=2, completion=2), 1)
+    held.settle("teacher", 0, "b", BilledTokens(prompt=2, completion=2), 1)
     assert held.reserve("teacher", 1, attempt("c")).granted is False
     told = ledger(run)
     assert (told["cost"], told["unsettled"], told["prompt_tokens"], told["requests"]) == (16, 10, 2, 1)
@@ -77,8 +78,8 @@ def test_the_same_attempt_is_set_aside_once(account: Callable[..., Account], run
     for _ in range(5):
         assert held.reserve("teacher", 0, attempt("a", batch=True)).granted
     assert account(budget=1).reserve("teacher", 0, attempt("a", batch=True)).granted, "a batch that is there goes on"
-    held.settle("teacher", 0, "a", Tokens(prompt=2, completion=4), 3)
-    held.settle("teacher", 0, "a", Tokens(prompt=2, completion=4), 3)
+    held.settle("teacher", 0, "a", BilledTokens(prompt=2, completion=4), 3)
+    held.settle("teacher", 0, "a", BilledTokens(prompt=2, completion=4), 3)
     told = ledger(run)
     assert (told["cost"], told["price"], told["requests"]) == (5, "batch", 3)
 

@@ -32,7 +32,12 @@ MakeTokenizer = Callable[..., Any]
 WORDS = "good film Review Sentiment : positive negative"
 TEXTS = ("{}", "good {}", "good good film {}")
 LABELS = ("positive", "", "negative")
-PRICES = {"prices.teacher_input": 10.0, "prices.teacher_output": 1000.0}
+PRICES = {
+    "prices.teacher_input": 10.0,
+    "prices.teacher_output": 1000.0,
+    "prices.student_input": 0.0,
+    "prices.student_output": 0.0,
+}
 PROMPT = [4, 6, 1, 5, 6]
 """`Review`, `:`, a number that is no word, `Sentiment`, `:`."""
 
@@ -352,6 +357,7 @@ def test_how_wide_other_contracts_are() -> None:
         ({}, {"no-prices"}),
         ({"prices.monthly_requests": 9_999}, {"no-prices", "low-volume"}),
         (PRICES, {"unknown-volume"}),
+        ({**PRICES, "prices.student_output": None}, {"unpriced", "unknown-volume"}),
         ({**PRICES, "prices.monthly_requests": 9_999}, {"low-volume"}),
         ({**PRICES, "prices.monthly_requests": 10_000}, set()),
         ({**PRICES, "prices.monthly_requests": 10_000, "prices.training": 1e4}, {"long-payback"}),
@@ -361,7 +367,7 @@ def test_how_wide_other_contracts_are() -> None:
     ],
 )
 def test_whether_it_pays(warned: Callable[..., dict[str, Finding]], changes: dict[str, Any], names: set[str]) -> None:
-    about = {"no-prices", "unknown-volume", "low-volume", "long-payback", "no-saving", "over-budget"}
+    about = {"no-prices", "unpriced", "unknown-volume", "low-volume", "long-payback", "no-saving", "over-budget"}
     assert set(warned(changes)) & about == names
 
 

@@ -33,6 +33,7 @@ COMMANDS = (
     "serve",
     "teacher",
     "status",
+    "cost",
     "export",
     "submit",
 )
@@ -169,6 +170,7 @@ def test_status_of_a_recipe_and_of_its_run(recipe: Path) -> None:
         (["status", "runs/none"], "runs/none is not a run: it holds no recipe.yaml"),
         (["serve", "runs/none"], "runs/none has no finished evaluation: run `stillhouse run` first"),
         (["status", "gs://bucket/run"], "gs://bucket/run is neither a local path nor an s3:// address"),
+        (["cost", "runs/none"], "runs/none is not a run: it holds no recipe.yaml"),
         (["submit", "recipe.yaml", "--run", "runs/tiny"], "--run runs/tiny is relative, which means nothing on"),
     ],
 )
