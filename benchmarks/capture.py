@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
 import time
@@ -17,9 +16,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
+from benchmarks.figures import paired, show
 from ray_jobs.engine import BatchEngine
 from stillhouse.data import Record
 from stillhouse.recipe import Capture, Engine, Task
@@ -46,7 +43,7 @@ def main() -> int:
     words = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = _engine_figure(words, open_storage(folder))
-    show(found)
+    show([found])
     print(json.dumps({"benchmark": "capture", "figures": [found]}))
     return 0
 
@@ -66,7 +63,7 @@ def _engine_figure(words: argparse.Namespace, storage: Storage) -> dict[str, Any
     prompts = [token_ids(render(task, record.fields), engine.tokenizer) for record in records]
     part = _Part(engine, records, prompts, storage)
     ours, other = rates(part.capture, lambda: plain(engine, prompts, task), words.repetitions)
-    return figure(f"capture with k={K} over plain generate (tokens/s)", ours, other, MIN_SHARE)
+    return paired(f"capture with k={K} over plain generate (tokens/s)", ours, other, least=MIN_SHARE)
 
 
 class _Part:
@@ -115,30 +112,6 @@ def rates(ours: Callable[[], int], other: Callable[[], int], repetitions: int) -
             tokens = sides[name]()
             found[name].append(tokens / (time.perf_counter() - began))
     return found["ours"], found["other"]
-
-
-def show(found: dict[str, Any]) -> None:
-    """Print a figure as a table."""
-    table = Table("figure", "ours", "other", "ratio", "spread", "target", box=None)
-    low, high = found["spread"]
-    numbers = (f"{found['ours']:.0f}", f"{found['other']:.0f}", f"{found['ratio']:.3f}", f"{low:.3f} to {high:.3f}")
-    table.add_row(found["name"], *numbers, found["target"] or "–")
-    Console().print(table)
-
-
-def figure(name: str, ours: Sequence[float], other: Sequence[float], least: float | None) -> dict[str, Any]:
-    """The medians, and the median and the range of the pairs' ratios; `least` is what the ratio should reach."""
-    ratios = [mine / theirs for mine, theirs in zip(ours, other, strict=True)]
-    ratio = statistics.median(ratios)
-    return {
-        "name": name,
-        "ours": round(statistics.median(ours), 1),
-        "other": round(statistics.median(other), 1),
-        "ratio": round(ratio, 3),
-        "spread": [round(min(ratios), 3), round(max(ratios), 3)],
-        "target": None if least is None else f">= {least}",
-        "met": None if least is None else ratio >= least,
-    }
 
 
 def review_records(count: int) -> list[Record]:

@@ -24,7 +24,8 @@ from typing import Any
 
 import yaml
 
-from benchmarks.capture import ENGINE, TEACHER, figure, plain, rates, review_records, show
+from benchmarks.capture import ENGINE, TEACHER, plain, rates, review_records
+from benchmarks.figures import paired, show
 from ray_jobs.capture.endpoint_teacher import EndpointTeacher
 from ray_jobs.capture.teacher import Question
 from ray_jobs.engine import BatchEngine
@@ -52,8 +53,8 @@ def main() -> int:
         ours, other = rates(
             lambda: _captured(teacher, recipe, records), lambda: plain(engine, prompts, recipe.task), words.repetitions
         )
-    found = figure(f"capture over the API with logprobs={K} over plain generate (tokens/s)", ours, other, None)
-    show(found)
+    found = paired(f"capture over the API with logprobs={K} over plain generate (tokens/s)", ours, other)
+    show([found])
     print(json.dumps({"benchmark": "capture_endpoint", "figures": [found]}))
     return 0
 

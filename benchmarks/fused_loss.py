@@ -18,19 +18,15 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import re
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch.nn import functional
 
+from benchmarks.figures import paired, show
+from benchmarks.resident import forget_highest, highest, resident
 from stillhouse.losses.linear import linear_distillation_loss
 from stillhouse.losses.mix import Objective, Targets
 
@@ -54,16 +50,11 @@ def main() -> int:
     print(f"memory (MiB): {memory}", flush=True)
     times = _times(shape, words.chunk, words.repetitions)
     figures = [
-        _figure("extra peak memory (MiB), over plain", [memory["fused"]], [memory["plain"]], 1 / 8),
-        _figure("forward and backward (s), over plain", times["fused"], times["plain"], 0.5),
-        _figure("forward and backward (s), over the bare products", times["fused"], times["products"], 1.15),
+        paired("extra peak memory (MiB), over plain", [memory["fused"]], [memory["plain"]], most=1 / 8),
+        paired("forward and backward (s), over plain", times["fused"], times["plain"], most=0.5),
+        paired("forward and backward (s), over the bare products", times["fused"], times["products"], most=1.15),
     ]
-    table = Table("figure", "fused", "other", "ratio", "spread", "target", box=None)
-    for one in figures:
-        numbers = (f"{one['ours']:.2f}", f"{one['other']:.2f}", f"{one['ratio']:.3f}")
-        low, high = one["spread"]
-        table.add_row(one["name"], *numbers, f"{low:.3f} to {high:.3f}", one["target"])
-    Console(width=120).print(table)
+    show(figures)
     print(json.dumps({"benchmark": "fused_loss", "shape": shape, "figures": figures}))
     return 0
 
@@ -153,18 +144,10 @@ def _peak(side: str, shape: tuple[int, int, int], chunk: int | None) -> float:
     # What the libraries take once is not the loss's.
     _sides(Inputs(8, 64, 1024), None, [side])[side]()
     run = _sides(Inputs(*shape), chunk, [side])[side]
-    before = _status("VmRSS")
-    # The mark may be higher than what is held now: set it back.
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before = resident()
+    forget_highest()
     run()
-    return _status("VmHWM") - before
-
-
-def _status(name: str) -> float:
-    """A line of this process's status, in MiB."""
-    found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
-    assert found
-    return int(found[1]) / 1024
+    return highest() - before
 
 
 def _times(shape: tuple[int, int, int], chunk: int | None, repetitions: int) -> dict[str, list[float]]:
@@ -184,21 +167,6 @@ def _times(shape: tuple[int, int, int], chunk: int | None, repetitions: int) -> 
             f"round {repetition + 1} (s): { {name: round(taken[-1], 2) for name, taken in found.items()} }", flush=True
         )
     return found
-
-
-def _figure(name: str, ours: Sequence[float], other: Sequence[float], most: float) -> dict[str, Any]:
-    """The medians, and the median and the range of the rounds' ratios; `most` is what the ratio should stay below."""
-    ratios = [mine / theirs for mine, theirs in zip(ours, other, strict=True)]
-    ratio = statistics.median(ratios)
-    return {
-        "name": name,
-        "ours": round(statistics.median(ours), 2),
-        "other": round(statistics.median(other), 2),
-        "ratio": round(ratio, 3),
-        "spread": [round(min(ratios), 3), round(max(ratios), 3)],
-        "target": f"<= {most:g}",
-        "met": ratio <= most,
-    }
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.figures import paired
 from benchmarks.signal_storage import EXTRACT, RECIPE, K, Kept, Teacher
 from benchmarks.train_step_sides import Given, Took, batches, serve
 from ray_jobs.train.job import KEEP_MEMORY
@@ -182,41 +183,16 @@ def _figures(own: Rounds, ce: Rounds, kd: Rounds, tokens: Sequence[int]) -> Iter
     """Of the rounds of each of `TURNS`."""
     for k, name in ((SMALL_K, OURS_SMALL_KD), (K, OURS_KD)):
         seconds, without = ([took[0] for took in own[side]] for side in (name, OURS_CE))
-        yield _figure(f"a step with KD on {k} entries a token (s), over one with CE alone", seconds, without, most=1.10)
+        yield paired(f"a step with KD on {k} entries a token (s), over one with CE alone", seconds, without, most=1.10)
 
     def speed(took: Sequence[Took], *, teacher: bool = True) -> list[float]:
         return [n / (one[0] - (0 if teacher else one[1])) for n, one in zip(tokens, took, strict=True)]
 
-    yield _figure("CE (tokens/s), over TRL's SFT", speed(ce[OURS_CE]), speed(ce[SFT]), least=1.0)
+    yield paired("CE (tokens/s), over TRL's SFT", speed(ce[OURS_CE]), speed(ce[SFT]), least=1.0)
     for other in (GKD, DISTILLATION):
         ours, its = speed(kd[OURS_KD]), kd[other]
-        yield _figure(f"KD (tokens/s), over {other}", ours, speed(its), least=1.2)
-        yield _figure(f"KD (tokens/s), over {other} less its teacher's forward", ours, speed(its, teacher=False))
-
-
-def _figure(
-    name: str,
-    ours: Sequence[float],
-    other: Sequence[float],
-    *,
-    most: float | None = None,
-    least: float | None = None,
-) -> dict[str, Any]:
-    """The medians, and the median and the range of the rounds' ratios; `most` and `least` are the ratio's targets."""
-    ratios = [mine / theirs for mine, theirs in zip(ours, other, strict=True)]
-    ratio = statistics.median(ratios)
-    figure = {
-        "name": name,
-        "ours": round(statistics.median(ours), 2),
-        "other": round(statistics.median(other), 2),
-        "ratio": round(ratio, 3),
-        "spread": [round(min(ratios), 3), round(max(ratios), 3)],
-    }
-    if most is not None:
-        return {**figure, "target": f"<= {most:g}", "met": ratio <= most}
-    if least is not None:
-        return {**figure, "target": f">= {least:g}", "met": ratio >= least}
-    return {**figure, "target": None, "met": None}
+        yield paired(f"KD (tokens/s), over {other}", ours, speed(its), least=1.2)
+        yield paired(f"KD (tokens/s), over {other} less its teacher's forward", ours, speed(its, teacher=False))
 
 
 if __name__ == "__main__":

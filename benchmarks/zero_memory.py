@@ -19,8 +19,6 @@ import io
 import json
 import multiprocessing
 import os
-import re
-import statistics
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,9 +28,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.figures import show, unpaired
+from benchmarks.resident import forget_highest, highest, resident
 from benchmarks.signal_storage import RECIPE
 from benchmarks.train_step_sides import join_group
 from ray_jobs.train import prepare
@@ -73,17 +71,13 @@ def main() -> int:
     for _ in range(rounds):
         for stage in STAGES:
             found[stage] += _workers(stage)
-    table = Table("MiB a worker", *(f"ZeRO-{stage}" for stage in STAGES), "ratio", "target", box=None)
     figures = [
-        _figure("state", found, "state", 0.6),
-        _figure("state between steps", found, "between", None),
-        _figure("resident between steps", found, "resident", None),
-        _figure("resident at its peak", found, "peak", None),
+        _figure("state", found, "state", most=0.6),
+        _figure("state between steps", found, "between"),
+        _figure("resident between steps", found, "resident"),
+        _figure("resident at its peak", found, "peak"),
     ]
-    for one in figures:
-        numbers = (f"{one['other']:.0f}", f"{one['ours']:.0f}", f"{one['ratio']:.3f}")
-        table.add_row(one["name"], *numbers, one["target"] or "")
-    Console(width=120).print(table)
+    show(figures)
     print(json.dumps({"benchmark": "zero_memory", "workers": WORKERS, "rounds": rounds, "figures": figures}))
     return 0
 
@@ -112,15 +106,15 @@ def _train(recipe: Recipe, folder: Path, rank: int) -> Held:
     student = recipe.student
     join_group(folder, rank=rank, world=WORKERS)
     deepspeed = import_deepspeed(student.device)
-    before = _status("VmRSS")
+    before = resident()
     made = prepare.make(recipe, largest=0, say=lambda _: None)
     engine = make_engine(deepspeed, made.module, student, steps=STEPS, workers=WORKERS, universal=False)
     batch = collate(_examples(rank), pad_id=made.pad_id)
     parameters = list(made.module.parameters())
     gradients, between = 0, 0
     for _ in range(STEPS):
-        # The highest mark is of the last step, not of the model's making.
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        # Of the last step, not of the model's making.
+        forget_highest()
         total = engine(batch, 0, WORKERS * ROWS * COMPLETION)[0]
         engine.backward(total * WORKERS)
         del total
@@ -128,9 +122,9 @@ def _train(recipe: Recipe, folder: Path, rank: int) -> Held:
         engine.step()
         between = _bytes(_alive())
         gradients -= _bytes(_gradients(parameters))
-    highest = _status("VmHWM")
+    peak = highest()
     ctypes.CDLL("libc.so.6").malloc_trim(0)  # what is free goes back
-    return Held((between + gradients) / _MIB, between / _MIB, _status("VmRSS") - before, highest - before)
+    return Held((between + gradients) / _MIB, between / _MIB, resident() - before, peak - before)
 
 
 def _examples(rank: int) -> list[Example]:
@@ -157,26 +151,9 @@ def _bytes(tensors: Iterable[torch.Tensor]) -> int:
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
-def _status(name: str) -> float:
-    """A line of this process's status, in MiB."""
-    found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
-    assert found
-    return int(found[1]) / 1024
-
-
-def _figure(name: str, found: Mapping[int, Sequence[Held]], key: str, most: float | None) -> dict[str, Any]:
-    """ZeRO-3's worst worker over ZeRO-0's best is the far end of the spread; the ratio is that of the medians."""
+def _figure(name: str, found: Mapping[int, Sequence[Held]], key: str, most: float | None = None) -> dict[str, Any]:
     whole, sharded = ([getattr(one, key) for one in found[stage]] for stage in STAGES)
-    ratio = statistics.median(sharded) / statistics.median(whole)
-    return {
-        "name": f"{name} (MiB a worker), ZeRO-3 over ZeRO-0",
-        "ours": round(statistics.median(sharded), 1),
-        "other": round(statistics.median(whole), 1),
-        "ratio": round(ratio, 3),
-        "spread": [round(min(sharded) / max(whole), 3), round(max(sharded) / min(whole), 3)],
-        "target": None if most is None else f"<= {most:g}",
-        "met": None if most is None else ratio <= most,
-    }
+    return unpaired(f"{name} (MiB a worker), ZeRO-3 over ZeRO-0", sharded, whole, most=most)
 
 
 if __name__ == "__main__":
