@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from stillhouse.confidence import Evidence
+
 Against = Literal["teacher", "gold"]
 
 
@@ -17,8 +19,9 @@ class Prediction:
 
     The three answers are in graded form (`stillhouse.task.answer`), so that equal answers are equal
     strings; None is an answer outside the task's contract (for `gold`: a record without gold). `confidence`
-    is the student's, in [0, 1] (`stillhouse.confidence.sequence_confidence`). `text` is the input as the
-    report shows it. Token counts are per request, as the engine counted them.
+    is the student's, in [0, 1], by the policy's score: 0 for an answer that the gateway would not trust whatever its
+    logprobs, without any or outside the contract. `evidence` are those logprobs, None where the engine told none.
+    `text` is the input as the report shows it. Token counts are per request, as the engine counted them.
     """
 
     id: str
@@ -31,6 +34,7 @@ class Prediction:
     teacher_completion_tokens: int
     student_prompt_tokens: int
     student_completion_tokens: int
+    evidence: Evidence | None = None
 
     def right(self, against: Against) -> bool:
         """Whether the student's answer is the reference's; an answer outside the contract never is.
@@ -126,6 +130,18 @@ def risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> RiskCoverage:
     last = np.append(np.flatnonzero(np.diff(scores)), scores.size - 1)  # last record of each group of ties
     accepted, wrong = last + 1, errors[last]
     return RiskCoverage(scores[last], accepted / scores.size, wrong / accepted, accepted, wrong)
+
+
+def area_under_risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> float:
+    """Mean risk over the coverages 1/n, 2/n, …, 1: how well `confidence` [n] puts right answers first; lower is better.
+
+    Records of equal confidence come in any order, so the errors among them count evenly. A confidence that knows
+    nothing has the share of wrong answers (Geifman et al. 2019, arxiv.org/abs/1805.08206). Raises ValueError as
+    `check_scores` does.
+    """
+    curve = risk_coverage(confidence, correct)
+    errors = np.interp(np.arange(1, curve.accepted[-1] + 1), [0, *curve.accepted], [0, *curve.wrong])
+    return float(np.mean(errors / np.arange(1, errors.size + 1)))
 
 
 def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, *, bins: int = 15) -> float:
