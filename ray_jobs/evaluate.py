@@ -136,13 +136,16 @@ def _predictions(
     return predictions
 
 
-def _prediction(task: Task, row: dict[str, Any], completion: Completion) -> Prediction:
-    if completion.token_logprobs is None:
-        raise RuntimeError("the student's engine told no logprobs, so there is no confidence")
+def evidence_of(completion: Completion) -> Evidence:
+    """What a confidence is made from. Raises ValueError where the engine told no logprobs, or broken ones."""
     signal = completion.signal
     top = None if signal is None else [signal.at(token)[1].tolist() for token in range(len(signal))]
+    return Evidence.of(completion.token_logprobs or [], top)
+
+
+def _prediction(task: Task, row: dict[str, Any], completion: Completion) -> Prediction:
     try:
-        evidence = Evidence.of(completion.token_logprobs, top)
+        evidence = evidence_of(completion)
     except ValueError as error:
         raise UserError(f"the student's answer to record {row['id']} cannot be judged: {error}") from error
     return Prediction(
