@@ -94,20 +94,28 @@ def select(answers: Sequence[tuple[Evidence, bool]], wanted: ScoreName, *, n_fit
     `answers` are those of `n_fit` records that can go out alone at all, with whether each is right. Of scores that are
     equally good the plainest is picked.
 
-    Raises ValueError where `wanted` has to be fitted, and there are too few right or wrong answers to fit on.
+    Raises ValueError where `wanted` has to be fitted, and all answers are right, or all wrong.
     """
     correct = np.array([right for _, right in answers], dtype=bool)
     fewest = int(min(correct.sum(), (~correct).sum()))
-    if fewest < FOLDS:
+    needed = FOLDS if wanted == "auto" else 1
+    if fewest < needed:
         what = "wrong" if fewest == (~correct).sum() else "right"
-        found = f"the {n_fit} records to fit the score on have {fewest} {what} answers, and {FOLDS} are needed"
+        found = f"the {n_fit} records to fit the score on have {fewest} {what} answers, and {needed} or more are needed"
         if wanted != "auto":
             raise ValueError(
                 f"`evaluation.score: {wanted}` cannot be fitted: {found}; add records, or set"
                 " `evaluation.score: sequence_probability`."
             )
         return Selection(score=SEQUENCE_PROBABILITY, n_fit=n_fit, why=f"None could be picked: {found}.", candidates=[])
-    measured = _measured([evidence for evidence, _ in answers])
+    return _picked(_measured([evidence for evidence, _ in answers]), correct, wanted, n_fit=n_fit, seed=seed)
+
+
+Measured = dict[FeatureName, NDArray[np.float64]]
+"""Each feature [records]."""
+
+
+def _picked(measured: Measured, correct: NDArray[np.bool_], wanted: ScoreName, *, n_fit: int, seed: int) -> Selection:
     plain = [
         (score, area_under_risk_coverage(_over(score, measured), correct))
         for score in (FeatureScore(feature=name) for name in measured)
@@ -134,10 +142,6 @@ def select(answers: Sequence[tuple[Evidence, bool]], wanted: ScoreName, *, n_fit
         candidates=candidates,
         chance=float(np.mean(~correct)),
     )
-
-
-Measured = dict[FeatureName, NDArray[np.float64]]
-"""Each feature [records]."""
 
 
 def _measured(evidence: Sequence[Evidence]) -> Measured:
