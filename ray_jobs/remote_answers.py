@@ -28,8 +28,8 @@ def remote_predictions(
 ) -> tuple[dict[str, list[Prediction]], list[str]]:
     """The student's answers beside the teacher's, for every split in `rows`; and remarks, one sentence each.
 
-    An answer that the endpoint refuses to give, that breaks the task's contract or that comes without logprobs has a
-    confidence of 0: in the cascade the teacher answers there.
+    None has a confidence yet. An answer that the endpoint refuses to give, that breaks the contract or that comes
+    without logprobs will have one of 0: in the cascade the teacher answers there.
 
     Raises:
         UserError: the endpoint cannot be asked, tells no logprobs, or left too many questions without an answer.
@@ -119,9 +119,9 @@ class _Asking:
 
     def _prediction(self, row: Row, found: ChatAnswer | None) -> Prediction:
         said = answer(self._recipe.task, found.text) if found is not None else None
-        confidence = found.confidence if found is not None else None
+        evidence = found.evidence if found is not None else None
         self._answered += found is not None
-        self._sure += confidence is not None
+        self._sure += evidence is not None
         self._outside += found is not None and said is None
         return Prediction(
             id=row["id"],
@@ -129,9 +129,10 @@ class _Asking:
             gold=row["gold"],
             teacher=row["answer"],
             student=said,
-            confidence=confidence if confidence is not None and said is not None else 0.0,
+            confidence=0.0,
             teacher_prompt_tokens=len(row["prompt_token_ids"]),
             teacher_completion_tokens=len(row["completion_token_ids"]),
             student_prompt_tokens=found.prompt_tokens if found else 0,
             student_completion_tokens=found.completion_tokens if found else 0,
+            evidence=evidence,
         )

@@ -71,12 +71,16 @@ def serve_locally(run_uri: str, host: str | None, port: int | None) -> None:
     require_free(host, port)
     # The user's mistakes come to light here, in a sentence, and not in a replica's log.
     require_weights(recipe)
-    threshold = policy(run, recipe).threshold
+    found = policy(run, recipe)
     locate(run.uri)
     models.resolve(tuned(recipe, run).teacher.model)
     if models.is_dequantised(recipe.teacher.model):
         tell("the teacher's weights are dequantised from GGUF")
-    alone = "the student answers nothing alone" if threshold is None else f"the student answers from {threshold:.3f} on"
+    alone = (
+        "the policy is not released, and the student answers nothing alone"
+        if found.threshold is None
+        else f"the student answers from a {found.score.name} of {found.threshold:g} on"
+    )
     tell(f"reads {run.uri}; {alone}")
     remote = remote_student(recipe, run)
     if remote is None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from services.gateway.engine import Engine, EngineFailed, EngineRefused, Generation, Question, Usage
-from stillhouse.confidence import sequence_confidence
 from stillhouse.policy import Policy
 from stillhouse.recipe import Task
 from stillhouse.task import answer
@@ -64,12 +63,12 @@ class Cascade:
         if only == "teacher":
             return await self._alone("teacher", self._teacher, question)
         if only == "student":
-            return await self._alone("student", self._student, question)
+            return await self._alone("student", self._student, self._judged(question))
         try:
-            student = await self._ask("student", self._student, question)
+            student = await self._ask("student", self._student, self._judged(question))
         except (EngineFailed, EngineRefused) as error:
             return await self._without_student(question, error)
-        confidence = _confidence(student)
+        confidence = self._confidence(student)
         if confidence is None:
             doubt = "the student's answer came without usable logprobs"
         elif answer(self._task, student.text) is None:
@@ -97,7 +96,7 @@ class Cascade:
             found = await self._ask(name, engine, question)
         except EngineFailed as error:
             raise NobodyAnswers(str(error)) from error
-        confidence = _confidence(found) if name == "student" else None
+        confidence = self._confidence(found) if name == "student" else None
         return Decision(name, found, confidence, found.usage, "asked for by name")
 
     async def _without_student(self, question: Question, why: EngineFailed | EngineRefused) -> Decision:
@@ -115,14 +114,18 @@ class Cascade:
         except TimeoutError as error:
             raise EngineFailed(f"the {name} did not answer within {self._timeout_s:g} s") from error
 
+    def _judged(self, question: Question) -> Question:
+        """As the student is asked it: with as many of the likeliest tokens as its score is made from."""
+        return replace(question, top_logprobs=max(question.top_logprobs, self._policy.alternatives))
 
-def _confidence(found: Generation) -> float | None:
-    """The sequence confidence; None where logprobs are missing or broken, which must never pass for certainty."""
-    if len(found.tokens) != found.usage.completion_tokens and not found.spelled:
-        logger.warning("no confidence: %d logprobs for %d tokens", len(found.tokens), found.usage.completion_tokens)
-        return None
-    try:
-        return sequence_confidence(found.logprobs)
-    except (ValueError, TypeError) as error:
-        logger.warning("no confidence: %s", error)
-        return None
+    def _confidence(self, found: Generation) -> float | None:
+        """The student's confidence; None where logprobs are missing or broken, which must never pass for certainty."""
+        told, billed = len(found.tokens), found.usage.completion_tokens
+        if told != billed and not found.spelled:
+            logger.warning("no confidence: %d logprobs for %d tokens", told, billed)
+            return None
+        try:
+            return self._policy.confidence(found.evidence(self._policy.alternatives))
+        except (ValueError, TypeError) as error:
+            logger.warning("no confidence: %s", error)
+            return None

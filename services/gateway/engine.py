@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from stillhouse.confidence import Evidence
 from stillhouse.task import NEUTRAL_SAMPLING, Prompt
 
 if TYPE_CHECKING:
@@ -70,10 +71,15 @@ class Generation:
     usage: Usage
     spelled: bool = False
 
-    @property
-    def logprobs(self) -> list[float]:
-        """The logprob of each token."""
-        return [token.logprob for token in self.tokens]
+    def evidence(self, alternatives: int) -> Evidence:
+        """What the student's confidence is made from, with the likeliest `alternatives` tokens at each position.
+
+        Raises ValueError or TypeError where logprobs are missing or broken.
+        """
+        logprobs = [token.logprob for token in self.tokens]
+        # A reply may name more: what the client asked for, or the written token beside the likeliest.
+        top = [[logprob for _, logprob in token.top[:alternatives]] for token in self.tokens]
+        return Evidence.of(logprobs, top if alternatives else None)
 
 
 class EngineFailed(Exception):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stillhouse.confidence import sequence_confidence
+from stillhouse.confidence import Evidence
 from stillhouse.endpoint.client import LONGEST_WAIT_S, Endpoint, Sent, Settings
 from stillhouse.endpoint.errors import Refused, Unsupported
 from stillhouse.errors import UserError
@@ -52,10 +52,10 @@ class ChatAnswer:
     completion_tokens: int
 
     @property
-    def confidence(self) -> float | None:
-        """`sequence_confidence` of the tokens; None where they are missing or broken."""
+    def evidence(self) -> Evidence | None:
+        """What a confidence is made from; None where logprobs are missing or broken."""
         try:
-            return sequence_confidence([token.logprob for token in self.tokens])
+            return Evidence.of([token.logprob for token in self.tokens])
         except (ValueError, TypeError):
             return None
 

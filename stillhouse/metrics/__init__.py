@@ -5,7 +5,7 @@ from stillhouse.metrics.calibration_error import expected_calibration_error
 from stillhouse.metrics.classification import confusion
 from stillhouse.metrics.estimate import Estimate, proportion
 from stillhouse.metrics.predictions import Against, Prediction
-from stillhouse.metrics.risk_coverage import RiskCoverage, risk_coverage
+from stillhouse.metrics.risk_coverage import RiskCoverage, area_under_risk_coverage, risk_coverage
 from stillhouse.metrics.scores import check_scores
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "RiskCoverage",
     "accuracy",
     "agreement",
+    "area_under_risk_coverage",
     "check_scores",
     "confusion",
     "expected_calibration_error",

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from stillhouse.confidence import Evidence
+
 Against = Literal["teacher", "gold"]
 
 
@@ -12,8 +14,9 @@ class Prediction:
 
     The three answers are in graded form (`stillhouse.task.answer`), so that equal answers are equal
     strings; None is an answer outside the task's contract (for `gold`: a record without gold). `confidence`
-    is the student's, in [0, 1] (`stillhouse.confidence.sequence_confidence`). `text` is the input as the
-    report shows it. Token counts are per request, as the engine counted them.
+    is the student's, in [0, 1], by the policy's score: 0 for an answer that the gateway would not trust whatever its
+    logprobs, without any or outside the contract. `evidence` are those logprobs, None where the engine told none.
+    `text` is the input as the report shows it. Token counts are per request, as the engine counted them.
     """
 
     id: str
@@ -26,6 +29,7 @@ class Prediction:
     teacher_completion_tokens: int
     student_prompt_tokens: int
     student_completion_tokens: int
+    evidence: Evidence | None = None
 
     def right(self, against: Against) -> bool:
         """Whether the student's answer is the reference's; an answer outside the contract never is.

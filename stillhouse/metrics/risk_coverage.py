@@ -29,3 +29,15 @@ def risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> RiskCoverage:
     last = np.append(np.flatnonzero(np.diff(scores)), scores.size - 1)  # last record of each group of ties
     accepted, wrong = last + 1, errors[last]
     return RiskCoverage(scores[last], accepted / scores.size, wrong / accepted, accepted, wrong)
+
+
+def area_under_risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> float:
+    """Mean risk over the coverages 1/n, 2/n, …, 1: how well `confidence` [n] puts right answers first; lower is better.
+
+    Records of equal confidence come in any order, so the errors among them count evenly. A confidence that knows
+    nothing has the share of wrong answers (Geifman et al. 2019, arxiv.org/abs/1805.08206). Raises ValueError as
+    `check_scores` does.
+    """
+    curve = risk_coverage(confidence, correct)
+    errors = np.interp(np.arange(1, curve.accepted[-1] + 1), [0, *curve.accepted], [0, *curve.wrong])
+    return float(np.mean(errors / np.arange(1, errors.size + 1)))

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stillhouse.recipe.capture import Capture
+from stillhouse.recipe.release import Evaluation
 from stillhouse.recipe.student import Student
+from stillhouse.recipe.task import Task
 from stillhouse.recipe.teacher import Teacher
 
 
@@ -24,6 +26,8 @@ def section_problems(sections: Mapping[str, Any]) -> Iterator[str]:
                 yield f"`data.labels.{value}` is {answer!r}, which is not one of `task.choices`"
     if data is not None and evaluation is not None and evaluation.against == "gold" and data.label is None:
         yield "`evaluation.against: gold` needs `data.label`"
+    if evaluation is not None:
+        yield from _score_problems(evaluation, task, student)
     if data is not None and capture is not None:
         if capture.completions == "gold" and data.label is None:
             yield "`capture.completions: gold` needs `data.label`"
@@ -40,6 +44,19 @@ def section_problems(sections: Mapping[str, Any]) -> Iterator[str]:
     if teacher is not None and teacher.url is not None:
         yield from _endpoint_problems(teacher, sections)
     yield from _ensemble_problems(sections)
+
+
+def _score_problems(evaluation: Evaluation, task: Task | None, student: Student | None) -> Iterator[str]:
+    named = f"`evaluation.score: {evaluation.score}`"
+    if evaluation.needs_alternatives and task is not None and task.kind != "choices":
+        yield f"{named} is made from the probabilities of the choices, and goes with `task.kind: choices`"
+    if evaluation.needs_alternatives and student is not None and student.openai is not None:
+        yield f"{named} needs logprobs that are normalised among the choices, which `student.openai` does not give"
+    if evaluation.windows and task is not None:
+        if task.kind != "text":
+            yield "`evaluation.windows` goes with `task.kind: text`: other answers are held until they are whole"
+        elif evaluation.windows[-1] >= task.max_tokens:
+            yield f"`evaluation.windows` must be shorter than `task.max_tokens`, which is {task.max_tokens}"
 
 
 def _signal_problems(capture: Capture, student: Student) -> Iterator[str]:

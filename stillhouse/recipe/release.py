@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from stillhouse.confidence.features import FEATURES, FeatureName
 from stillhouse.recipe.section import Section
+
+ScoreName = Literal["auto", "sequence_probability", "logistic", "isotonic"] | FeatureName
 
 
 class Evaluation(Section):
@@ -23,6 +28,27 @@ class Evaluation(Section):
         description="Largest share of errors among the answers the student gives alone.",
     )
     delta: float = Field(default=0.05, gt=0, lt=1, description="Largest chance that the promise about alpha is broken.")
+    score: ScoreName = Field(
+        default="auto",
+        description="What the threshold is on: the probability of the whole answer, another feature of its logprobs, or"
+        " a score that is fitted. `auto` picks one where there are three choices or more, JSON or text, and 400"
+        " calibration records or more; what picks or fits takes a third of them.",
+    )
+    windows: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(),
+        max_length=8,
+        description="For `text` that is streamed: after how many tokens the student may be judged; each of them gets a"
+        " score, a threshold and a promise of its own.",
+    )
+
+    def problems(self) -> Iterator[str]:
+        if any(later <= earlier for earlier, later in pairwise(self.windows)):
+            yield "`windows` must ascend"
+
+    @property
+    def needs_alternatives(self) -> bool:
+        """Whether the score was named, and is made from the likeliest tokens at each position."""
+        return any(name == self.score and feature.alternatives for name, feature in FEATURES.items())
 
 
 class Serving(Section):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from stillhouse.calibration import Calibration
+from stillhouse.calibration import Calibrated
 from stillhouse.cost import Tokens, costs
 from stillhouse.metrics import (
     Against,
@@ -32,6 +32,7 @@ from stillhouse.report.model import (
     Report,
     Spending,
     TaskSummary,
+    WindowRelease,
 )
 from stillhouse.teachers import told
 
@@ -41,7 +42,7 @@ WORST = 20
 
 def build_report(
     predictions: Sequence[Prediction],
-    calibration: Calibration,
+    calibrated: Calibrated,
     recipe: Recipe,
     *,
     run: str,
@@ -52,8 +53,8 @@ def build_report(
     """The report on the test split.
 
     `predictions` holds one `Prediction` for each test record, never one that the threshold was chosen on.
-    `calibration` is `stillhouse.calibration.calibrate` of the calibration split at the recipe's alpha and
-    delta. `run` is the run's URI; `funnel` maps each step of curation, in order, to the records left after
+    `calibrated` is `stillhouse.calibration.calibrate` of the calibration split, whose score made the predictions'
+    confidences. `run` is the run's URI; `funnel` maps each step of curation, in order, to the records left after
     it; `notes` are remarks to print, one sentence each.
 
     The cascade's answer is the student's where its confidence reaches the threshold, else the teacher's.
@@ -67,14 +68,13 @@ def build_report(
     task = _summary(recipe.task)
     _check_answers(predictions, task)
     against = recipe.evaluation.against
+    calibration = calibrated.calibration
     threshold = calibration.threshold
     confidence = np.array([p.confidence for p in predictions], dtype=np.float64)
     right = np.array([p.right(against) for p in predictions], dtype=bool)
     curve = risk_coverage(confidence, right)  # checks the confidences, before any of them decides
 
-    alone = np.zeros(len(predictions), dtype=bool) if threshold is None else confidence >= threshold
-    fallback_rate = proportion(int((~alone).sum()), len(predictions))
-    alone_error = proportion(int((alone & ~right).sum()), int(alone.sum())) if alone.any() else None
+    alone, fallback_rate, alone_error = _alone(confidence, right, threshold)
     quality = _quality(predictions, alone, task, expected_calibration_error(confidence, right))
     spending = _spending(predictions, recipe, fallback_rate.value)
     return Report(
@@ -82,7 +82,11 @@ def build_report(
         name=recipe.name,
         verdict=words.verdict(calibration, quality, spending.per_million, fallback_rate),
         released=threshold is not None,
-        warnings=words.warnings(calibration, quality, spending.per_million, alone_error, len(predictions)),
+        warnings=[
+            *words.warnings(calibration, quality, spending.per_million, alone_error, len(predictions)),
+            *calibrated.warnings,
+            *(warning for window in calibrated.windows.values() for warning in window.warnings),
+        ],
         notes=list(notes),
         task=task,
         models=Models(teacher=told(recipe.teacher), student=_student(recipe)),
@@ -92,16 +96,41 @@ def build_report(
         quality=quality,
         release=Release(
             against=against,
+            selection=calibrated.selection,
+            calibration_error_before=calibrated.error_before,
+            calibration_error_after=calibrated.error_after,
             calibration=calibration,
             promise=words.promise(calibration, against),
             fallback_rate=fallback_rate,
             alone_error=alone_error,
+            windows=[_window(tokens, window, predictions, right) for tokens, window in calibrated.windows.items()],
         ),
         spending=spending,
         curve=_curve(curve.threshold, curve.accepted, curve.wrong, len(predictions)),
         confusion=_confusion(predictions, task, against),
         disagreements=_disagreements(predictions, alone),
         lineage=lineage,
+    )
+
+
+def _alone(
+    confidence: np.ndarray, right: np.ndarray, threshold: float | None
+) -> tuple[np.ndarray, Estimate, Estimate | None]:
+    """Which answers go out alone [n], the share of the others, and the errors among those that do."""
+    alone = np.zeros(confidence.size, dtype=bool) if threshold is None else confidence >= threshold
+    error = proportion(int((alone & ~right).sum()), int(alone.sum())) if alone.any() else None
+    return alone, proportion(int((~alone).sum()), confidence.size), error
+
+
+def _window(tokens: int, calibrated: Calibrated, predictions: Sequence[Prediction], right: np.ndarray) -> WindowRelease:
+    confidence = np.array([calibrated.confidence(prediction) for prediction in predictions])
+    _, fallback_rate, error = _alone(confidence, right, calibrated.calibration.threshold)
+    return WindowRelease(
+        tokens=tokens,
+        selection=calibrated.selection,
+        calibration=calibrated.calibration,
+        fallback_rate=fallback_rate,
+        alone_error=error,
     )
 
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from stillhouse.calibration import Calibration
+from stillhouse.calibration import Calibration, Selection
 from stillhouse.cost import Costs, Tokens
 from stillhouse.metrics import Against, Estimate
 
@@ -53,16 +53,34 @@ class Quality(Part):
     )
 
 
+class WindowRelease(Part):
+    """Whole answers judged by their first tokens: a threshold and a promise of its own, and how it did on test."""
+
+    tokens: int = Field(ge=1, description="How many of an answer's tokens the score looks at.")
+    selection: Selection = Field(description="The score, and how it was picked.")
+    calibration: Calibration = Field(description="The threshold and how it was chosen.")
+    fallback_rate: Estimate = Field(description="Share of test records that it would send to the teacher.")
+    alone_error: Estimate | None = Field(description="Errors among the others, as whole answers; None without any.")
+
+
 class Release(Part):
     """The threshold, what it promises, and how it did on the test records, which it has not seen."""
 
     against: Against = Field(description="What an answer counts as wrong against.")
+    selection: Selection = Field(description="The score that the threshold is on, and how it was picked.")
+    calibration_error_before: float = Field(
+        ge=0,
+        le=1,
+        description="Expected calibration error of the sequence probability, where the threshold was tested.",
+    )
+    calibration_error_after: float = Field(ge=0, le=1, description="The same of the score.")
     calibration: Calibration = Field(description="The threshold and how it was chosen.")
     promise: str = Field(description="The promise, or why there is none, in one or two sentences.")
     fallback_rate: Estimate = Field(description="Share of test records that went to the teacher.")
     alone_error: Estimate | None = Field(
         description="Errors among the test answers the student gave alone; None when there were none."
     )
+    windows: list[WindowRelease] = Field(description="For streamed text; each promise stands alone.")
 
 
 class Spending(Part):

@@ -35,7 +35,12 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals["zip"] = zip
-    environment.filters |= {"percent": words.percent, "measured": words.measured, "money": words.money}
+    environment.filters |= {
+        "percent": words.percent,
+        "measured": words.measured,
+        "money": words.money,
+        "confidence": words.confidence,
+    }
     return environment
 
 

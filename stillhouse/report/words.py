@@ -1,10 +1,22 @@
 """The report's sentences: verdict, promise and warnings, in plain words."""
 
 from stillhouse.calibration import Calibration
+from stillhouse.confidence import FeatureName, Score
 from stillhouse.cost import Costs
 from stillhouse.metrics import Against, Estimate
 from stillhouse.report.model import Quality
 
+_FEATURES: dict[FeatureName, str] = {
+    "sum_logprob": "the probability it gives to the whole answer",
+    "mean_logprob": "the geometric mean of its tokens’ probabilities",
+    "min_logprob": "the probability of its least probable token",
+    "quantile_10": "the lowest decile of its tokens’ probabilities",
+    "quantile_25": "the lowest quartile of its tokens’ probabilities",
+    "quantile_50": "the median of its tokens’ probabilities",
+    "margin": "the smallest distance between the likeliest token’s probability and the next one’s",
+    "entropy": "how little the probability is spread over the choices: exp(−entropy)",
+    "length": "its shortness: one over its number of tokens",
+}
 _WRONG = {"teacher": "differ from the teacher’s", "gold": "are wrong"}
 
 
@@ -50,6 +62,17 @@ def promise(calibration: Calibration, against: Against) -> str:
         f"{text}. The nearest that these records would have allowed is {percent(nearest.alpha)}, "
         f"for about {percent(nearest.coverage.value)} of the requests."
     )
+
+
+def confidence(score: Score) -> str:
+    """What the student's confidence is."""
+    if score.kind == "logistic":
+        return (
+            f"the probability that it is right, by a logistic regression on {len(score.used)} features of its logprobs"
+        )
+    if score.kind == "isotonic":
+        return f"the probability that it is right, by an isotonic regression on its {score.feature}"
+    return _FEATURES[score.feature]
 
 
 def verdict(calibration: Calibration, quality: Quality, costs: Costs, fallback_rate: Estimate) -> str:

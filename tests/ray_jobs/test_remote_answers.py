@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,7 @@ def test_a_student_at_an_endpoint_is_evaluated_like_any_other(evaluating: Evalua
         assert row["confidence"] == pytest.approx(expected, abs=1e-9)
         assert (row["student"] == row["teacher"]) is not (strange or odd)
         assert row["student_completion_tokens"] > 1
+        assert sum(row["token_logprobs"]) == pytest.approx(math.log(confidence(row["text"])), abs=1e-6)
 
     policy = Policy.load(evaluating.run.storage.read("evaluation/policy.json"))
     assert policy.threshold is not None
@@ -109,6 +111,33 @@ def test_a_student_at_an_endpoint_is_evaluated_like_any_other(evaluating: Evalua
     assert set(tokenizer(" positive")["input_ids"]) <= set(policy.sampling["allowed_token_ids"])  # type: ignore[arg-type]
     assert report["models"]["student"] == f"{BASE}, fine-tuned through its API"
     assert any("12 questions to the student were answered outside" in note for note in report["notes"])
+
+
+def test_without_a_promise_no_policy_is_released(evaluating: Evaluating) -> None:
+    with evaluating.endpoint() as endpoint:
+        report = evaluating(endpoint, evaluation__alpha=0.001)
+    policy = Policy.load(evaluating.run.storage.read("evaluation/policy.json"))
+    assert (policy.released, policy.threshold, policy.coverage) == (False, None, None)
+    assert report["released"] is False
+    assert "that takes 2995 calibration records or more, and there are 160" in report["release"]["promise"]
+    assert "The nearest that these records would have allowed is" in report["release"]["promise"]
+
+
+def test_a_score_is_fitted_and_told(evaluating: Evaluating) -> None:
+    with evaluating.endpoint() as endpoint:
+        report = evaluating(endpoint, evaluation__score="isotonic", evaluation__alpha=0.1)
+    policy = Policy.load(evaluating.run.storage.read("evaluation/policy.json"))
+    assert (policy.score.name, policy.n_calibration) == ("isotonic", 107)
+    assert policy.released
+    release = report["release"]
+    assert release["selection"]["n_fit"] == 53
+    assert release["calibration_error_after"] < release["calibration_error_before"]
+    key = "evaluation/predictions.parquet"
+    rows = read_table(evaluating.run.storage.read(key), name=key).to_pylist()
+    assert {row["confidence"] for row in rows if "strange" in row["text"]} == {0.0}
+    alone = [row for row in rows if row["split"] == "test" and row["confidence"] >= (policy.threshold or 2)]
+    assert release["fallback_rate"]["value"] == pytest.approx(1 - len(alone) / 80)
+    assert not any("odd" in row["text"] for row in alone)
 
 
 def test_prompts_that_the_endpoint_refuses_are_the_teachers(evaluating: Evaluating) -> None:

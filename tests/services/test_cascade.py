@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ from recipes import REVIEWS, policy
 from scripted import Scripted, says, sure, unsure
 
 from services.gateway.cascade import Cascade, Decision, NobodyAnswers
-from services.gateway.engine import EngineFailed, EngineRefused, Question, Usage
+from services.gateway.engine import EngineFailed, EngineRefused, Generation, Question, Token, Usage
+from stillhouse.confidence import FeatureScore
 from stillhouse.task import Prompt
 
 QUESTION = Question(Prompt(text="Review: a joy\nSentiment:"))
@@ -124,3 +126,39 @@ def test_the_teacher_by_name_never_asks_the_student() -> None:
     with pytest.raises(NobodyAnswers):
         decide(student, Scripted.HANGS, only="teacher")
     assert student.questions == []
+
+
+def ranked(*positions: list[float]) -> Generation:
+    """An answer of the likeliest tokens, by the probabilities at each position."""
+    tokens = tuple(
+        Token(f"t{i}", math.log(each[0]), tuple((f"a{j}", math.log(p)) for j, p in enumerate(each)))
+        for i, each in enumerate(positions)
+    )
+    return Generation(" positive", "stop", tokens, Usage(10, len(tokens)))
+
+
+def by_margin(student: Generation, question: Question = QUESTION) -> tuple[Decision, Scripted]:
+    asked = Scripted(student)
+    found = policy(0.5, score=FeatureScore(feature="margin"), alternatives=2)
+    cascade = Cascade(asked, Scripted(sure(" negative")), task=REVIEWS, policy=found, timeout_s=0.05)
+    return asyncio.run(cascade.decide(question)), asked
+
+
+def test_the_student_is_asked_for_what_its_score_is_made_from() -> None:
+    decision, student = by_margin(ranked([0.8, 0.15, 0.05], [1.0]))
+    assert student.questions == [replace(QUESTION, top_logprobs=2)]
+    assert (decision.route, decision.confidence) == ("student", pytest.approx(0.65))
+    assert by_margin(ranked([0.7, 0.3], [1.0]))[0].route == "teacher"
+
+
+def test_a_client_that_asks_for_more_changes_no_confidence() -> None:
+    decision, student = by_margin(ranked([0.8, 0.15, 0.05], [1.0]), replace(QUESTION, top_logprobs=5))
+    assert student.questions[0].top_logprobs == 5
+    assert decision.confidence == pytest.approx(0.65)
+
+
+def test_without_the_alternatives_that_its_score_needs_the_teacher_answers() -> None:
+    told = ranked([0.8, 0.2], [1.0])
+    silent = replace(told, tokens=tuple(replace(token, top=()) for token in told.tokens))
+    decision, _ = by_margin(silent)
+    assert (decision.route, decision.confidence) == ("teacher", None)

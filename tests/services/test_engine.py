@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from services.gateway.engine import EngineFailed, EngineRefused, Question, ServeEngine, Usage, generation, request_body
+from stillhouse.confidence import Evidence
 from stillhouse.task import Prompt
 
 USAGE = {"prompt_tokens": 13, "total_tokens": 15, "completion_tokens": 2}
@@ -85,14 +86,17 @@ def test_a_models_own_sampling_defaults_are_overruled_but_not_the_clients() -> N
 def test_reads_a_completion() -> None:
     found = generation("completions", COMPLETION)
     assert (found.text, found.finish_reason, found.usage) == (" positive", "stop", Usage(13, 2))
-    assert found.logprobs == [-0.68, 0.0]
+    assert found.evidence(0) == Evidence.of([-0.68, 0.0])
+    assert found.evidence(2) == Evidence.of([-0.68, 0.0], [[-0.68, -0.93], [0.0]])
     assert found.tokens[0].top == ((" positive", -0.68), (" ", -0.93)), "in rank order, whatever the dict's"
 
 
 def test_reads_a_chat() -> None:
     found = generation("chat", CHAT)
     assert (found.text, found.usage) == ("negative", Usage(13, 2))
-    assert found.logprobs == [-0.57, 0.0]
+    assert found.evidence(0) == Evidence.of([-0.57, 0.0])
+    with pytest.raises(ValueError, match="Token 1 comes without its alternatives"):
+        found.evidence(1)
     assert found.tokens[0].top == (("negative", -0.57),)
 
 

@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from calibration_made import recipe as text_recipe
+from calibration_made import sure, texts
+from threadpoolctl import threadpool_limits
 
-from stillhouse.calibration import Calibration, choose_threshold
+from stillhouse.calibration import Calibrated, calibrate
 from stillhouse.metrics import Prediction
 from stillhouse.recipe import Recipe
 from stillhouse.report import Lineage, Report, build_report, render_html
@@ -38,9 +41,9 @@ def make_recipe(**changes: Any) -> Recipe:
     )
 
 
-def calibrated(n: int = 100, *, score: float = 0.8) -> Calibration:
-    """A threshold of 0.8 from 100 right answers; none from 10."""
-    return choose_threshold(np.full(n, score), np.ones(n, dtype=bool), alpha=0.1, delta=0.05)
+def calibrated(n: int = 120) -> Calibrated:
+    """A threshold of 0.8 from right answers of that confidence or a little more; none from 10."""
+    return calibrate([sure(0.801 + i / n / 10) for i in range(n)], make_recipe())
 
 
 def predict(
@@ -75,7 +78,7 @@ TEN = [
 ]
 
 
-def build(predictions: list[Prediction] = TEN, calibration: Calibration | None = None, **options: Any) -> Report:
+def build(predictions: list[Prediction] = TEN, calibration: Calibrated | None = None, **options: Any) -> Report:
     recipe = options.pop("recipe", None) or make_recipe()
     options = {"run": "runs/demo", "funnel": {"captured": 40, "test": 10}, "lineage": LINEAGE, **options}
     return build_report(predictions, calibration or calibrated(), recipe, **options)
@@ -195,6 +198,8 @@ def test_the_verdict_tells_a_refusal_and_the_nearest_promise() -> None:
         ({"recipe": make_recipe(prices={"teacher_input": 1, "student_input": 1})}, "costs no less than the teacher"),
         ({"recipe": make_recipe(prices={})}, "gives no teacher prices"),
         ({}, "only 10 test records"),
+        ({"calibration": calibrated(99)}, "only 99 calibration records"),
+        ({"calibration": calibrate([sure(0.9)] * 200, make_recipe())}, "All 200 calibration scores are 0.9"),
     ],
 )
 def test_warnings_are_raised_and_shown(options: dict[str, Any], warning: str) -> None:
@@ -249,6 +254,43 @@ def test_the_report_survives_json() -> None:
         assert Report.model_validate_json(report.to_json()) == report
 
 
+def test_the_score_is_told_with_what_it_was_picked_from() -> None:
+    rng = np.random.default_rng(0)
+    recipe = text_recipe(alpha=0.2, windows=[6, 12])
+    with threadpool_limits(1):
+        found = calibrate(texts(rng, 900), recipe)
+    test = found.rescored(texts(rng, 300))
+    release = (report := build(test, found, recipe=recipe)).release
+    assert release.selection == found.selection
+    assert (release.calibration_error_before, release.calibration_error_after) == (
+        found.error_before,
+        found.error_after,
+    )
+    page = " ".join(Page(render_html(report)).text.split())
+    assert f"300 more chose the score; thresholds tried from {found.calibration.n_start}" in page
+    assert "when the student’s confidence, the " in page
+    for candidate in found.selection.candidates:
+        assert f"{candidate.name} {candidate.area:.4f}" in page
+    assert f"of the sequence probability: {measured(found.error_before)}" in page
+
+
+def test_windows_tell_whole_answers_errors() -> None:
+    rng = np.random.default_rng(1)
+    recipe = text_recipe(score="mean_logprob", alpha=0.2, windows=[6])
+    found = calibrate(texts(rng, 900), recipe)
+    test = found.rescored(texts(rng, 300))
+    (window,) = build(test, found, recipe=recipe).release.windows
+    threshold = window.calibration.threshold
+    assert threshold is not None
+    alone = [p for p in test if p.evidence and np.exp(np.mean(p.evidence.token_logprobs[:6])) >= threshold]
+    assert window.fallback_rate.value == pytest.approx(1 - len(alone) / 300)
+    assert window.alone_error
+    assert window.alone_error.value == pytest.approx(np.mean([p.student != p.teacher for p in alone]))
+    page = render_html(build(test, found, recipe=recipe))
+    assert "Each row is a promise of its own" in page
+    assert "Judged by the first tokens" not in render_html(build())
+
+
 class Page(HTMLParser):
     """What a page is made of: tags, attributes and visible text; unbalanced tags are an error."""
 
@@ -282,7 +324,7 @@ class Page(HTMLParser):
             self.text += data
 
 
-@pytest.mark.parametrize("n", [100, 10])
+@pytest.mark.parametrize("n", [120, 10])
 def test_the_page_is_well_formed_and_fetches_nothing(n: int) -> None:
     html = render_html(build(calibration=calibrated(n)))
     page = Page(html)

@@ -3,7 +3,8 @@
 The promise: among the answers with confidence >= threshold, the share of wrong ones is at most alpha, and
 the chance (over the draw of the calibration records) that this is untrue is at most delta. It holds for
 requests that are drawn like the calibration records, and for exactly the student, tokenizer, template and
-sampling that made the scores.
+sampling that made the scores. The score is taken as given: it was fixed in advance, or chosen and fitted on other
+records than these.
 
 Method: Learn then Test (Angelopoulos et al. 2021, arxiv.org/abs/2110.01052) with fixed-sequence testing.
 
@@ -30,16 +31,19 @@ risk-coverage curve shows.
 """
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from stillhouse.metrics import Against, Estimate, Prediction, check_scores, proportion
+from stillhouse.metrics import Estimate, check_scores, proportion
 
-# Confidences crowd towards 1, so the grid gets finer there. Fixed in advance: never made from the records.
+# Confidences crowd towards 1, so the grid gets finer there; the probability of a whole text is tiny, so it reaches
+# far down too. Fixed in advance: never made from the records.
 GRID: tuple[float, ...] = (
-    *(i / 100 for i in range(100)),
+    0.0,
+    *(10.0**-decade for decade in range(30, 2, -1)),
+    *(i / 100 for i in range(1, 100)),
     *(round(1 - 10.0**-decade * step / 10, 8) for decade in (2, 3, 4, 5) for step in range(9, 0, -1)),
 )
 
@@ -80,23 +84,22 @@ def choose_threshold(confidence: np.ndarray, correct: np.ndarray, *, alpha: floa
     `delta`.
 
     `confidence` [n] float in [0, 1] and `correct` [n] bool belong to records that neither training nor the
-    choice of the student has seen. Thresholds of the grid that accept the same records are one choice, and
-    the strictest of them is returned, so that the student is not trusted below any confidence it was tried
-    at. When nothing can be promised, `threshold` is None and `nearest` holds the smallest alpha that these
+    choice of the student or of the score has seen. Thresholds of the grid that accept the same records are one
+    choice, and the strictest of them is returned, so that the student is not trusted below any confidence it was
+    tried at. When nothing can be promised, `threshold` is None and `nearest` holds the smallest alpha that these
     records would have supported.
 
     Raises ValueError when alpha or delta lie outside (0, 1), when there are no records, when the lengths
     differ, and when a confidence is NaN or outside [0, 1].
     """
-    if not (0 < alpha < 1 and 0 < delta < 1):
-        raise ValueError(f"alpha and delta must lie between 0 and 1, but are {alpha} and {delta}.")
+    _check_promise(alpha, delta)
     confidence, correct = check_scores(confidence, correct)
-    thresholds, accepted, wrong = _tally(confidence, correct)
-    p_values, chosen = _fixed_sequence(accepted, wrong, n=confidence.size, alphas=np.array([alpha]), delta=delta)
-    index = int(chosen[0])
-    n, found = confidence.size, index >= 0
+    n = confidence.size
+    accepted, wrong = (counts[0] for counts in _tally(confidence[None], correct[None]))
+    index = int(_fixed_sequence(accepted, wrong, n=n, alphas=np.array([alpha]), delta=delta)[0])
+    found = index >= 0
     return Calibration(
-        threshold=float(thresholds[index]) if found else None,
+        threshold=GRID[::-1][index] if found else None,
         alpha=alpha,
         delta=delta,
         n=n,
@@ -104,24 +107,22 @@ def choose_threshold(confidence: np.ndarray, correct: np.ndarray, *, alpha: floa
         n_start=first_sample(n, alpha, delta),
         accepted=int(accepted[index]) if found else 0,
         wrong=int(wrong[index]) if found else 0,
-        p_value=float(p_values[0, index]) if found else None,
+        p_value=float(_p_values(accepted[index], wrong[index], alpha)) if found else None,
         coverage=proportion(int(accepted[index]), n) if found else None,
-        nearest=None if found else _nearest(thresholds, accepted, wrong, n=n, delta=delta),
+        nearest=None if found else _nearest(accepted, wrong, n=n, delta=delta),
     )
 
 
-def calibrate(predictions: Iterable[Prediction], *, against: Against, alpha: float, delta: float) -> Calibration:
-    """`choose_threshold` on the calibration split's predictions, each judged against the teacher or gold.
+def choose_thresholds(confidence: np.ndarray, correct: np.ndarray, *, alpha: float, delta: float) -> np.ndarray:
+    """The thresholds alone of many calibration sets at once, for simulations.
 
-    Raises ValueError as `choose_threshold` and `Prediction.right` do.
+    `confidence` [sets, n] float in [0, 1], `correct` [sets, n] bool; returns [sets] float64, NaN where nothing can
+    be promised. Raises ValueError when alpha or delta lie outside (0, 1).
     """
-    records = list(predictions)
-    return choose_threshold(
-        np.array([record.confidence for record in records], dtype=np.float64),
-        np.array([record.right(against) for record in records], dtype=bool),
-        alpha=alpha,
-        delta=delta,
-    )
+    _check_promise(alpha, delta)
+    accepted, wrong = _tally(confidence, correct)
+    chosen = _fixed_sequence(accepted, wrong, n=confidence.shape[1], alphas=np.array([alpha]), delta=delta)
+    return np.where(chosen >= 0, np.array(GRID[::-1])[chosen], np.nan)
 
 
 def smallest_sample(alpha: float, delta: float) -> int:
@@ -141,53 +142,58 @@ def first_sample(n: int, alpha: float, delta: float) -> int:
     return max(fewest, min(3 * fewest, n // 4))
 
 
-def _tally(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Thresholds [g] from the strictest down, with the records accepted [g] and the wrong ones among them
-    [g].
+def _check_promise(alpha: float, delta: float) -> None:
+    if not (0 < alpha < 1 and 0 < delta < 1):
+        raise ValueError(f"alpha and delta must lie between 0 and 1, but are {alpha} and {delta}.")
 
-    Of grid thresholds that accept the same records only the strictest is kept; those that accept none are
-    not.
-    """
-    thresholds = np.array(GRID[::-1])
-    order = np.argsort(confidence)
-    errors_below = np.concatenate([[0], np.cumsum(~correct[order])])
-    below = np.searchsorted(confidence[order], thresholds, side="left")
-    accepted = confidence.size - below
-    wrong = errors_below[-1] - errors_below[below]
-    keep = np.diff(accepted, prepend=0) > 0
-    return thresholds[keep], accepted[keep], wrong[keep]
+
+def _tally(confidence: np.ndarray, correct: np.ndarray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of `confidence` and `correct` [sets, n]: the records accepted [sets, grid] and the wrong ones among them [sets,
+    grid], at the grid's thresholds from the strictest down."""
+    sets, size = len(confidence), len(GRID)
+    strip = np.searchsorted(GRID, confidence, side="right") - 1 + size * np.arange(sets)[:, None]
+
+    def above(strips: np.ndarray) -> NDArray[np.int64]:
+        counts = np.bincount(strips, minlength=sets * size).reshape(sets, size)
+        return counts[:, ::-1].cumsum(axis=1)
+
+    return above(strip.ravel()), above(strip[~correct])
+
+
+def _p_values(accepted: np.ndarray, wrong: np.ndarray, alpha: np.ndarray | float) -> np.ndarray:
+    """P(Binomial(accepted, alpha) <= wrong), of arrays that broadcast."""
+    from scipy.stats import binom  # most of a second to import, and the gateway never needs it
+
+    values: np.ndarray = binom.cdf(wrong, accepted, alpha)
+    return values
 
 
 def _fixed_sequence(
     accepted: np.ndarray, wrong: np.ndarray, *, n: int, alphas: np.ndarray, delta: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Fixed-sequence test of `accepted` [g] and `wrong` [g], strictest first, for each of `alphas` [a].
+) -> NDArray[np.intp]:
+    """The fixed-sequence test of `accepted` and `wrong` [..., grid], strictest first, at `alphas` [...].
 
-    Returns the p-values [a, g] and the index [a] of the last threshold that passed, -1 where none did.
+    Returns [...] the place in the grid of the last threshold that passed, or of the strictest that accepts the same
+    records; -1 where none did.
     """
-    from scipy.stats import binom  # most of a second to import, and the gateway never needs it
-
-    p_values = binom.cdf(wrong, accepted, alphas[:, None])
-    n_start = np.array([first_sample(n, float(alpha), delta) for alpha in alphas])
-    waiting = accepted < n_start[:, None]  # before the start of the sequence
-    unbroken = np.logical_and.accumulate(waiting | (p_values <= delta), axis=1)
+    starts = np.array([first_sample(n, float(alpha), delta) for alpha in alphas])[:, None]
+    waiting = accepted < starts  # before the start of the sequence
+    unbroken = np.logical_and.accumulate(waiting | (_p_values(accepted, wrong, alphas[:, None]) <= delta), axis=-1)
     passed = unbroken & ~waiting
-    last = passed.shape[1] - 1 - np.argmax(passed[:, ::-1], axis=1) if passed.shape[1] else np.array([-1])
-    return p_values, np.where(passed.any(axis=1), last, -1)
+    last = np.where(passed, accepted, -1).max(axis=-1, keepdims=True)
+    return np.where(last[:, 0] >= 0, np.argmax(accepted == last, axis=-1), -1)
 
 
-def _nearest(
-    thresholds: np.ndarray, accepted: np.ndarray, wrong: np.ndarray, *, n: int, delta: float
-) -> Nearest | None:
-    """The smallest alpha, in steps of 0.005, for which the sequence passes anywhere."""
+def _nearest(accepted: np.ndarray, wrong: np.ndarray, *, n: int, delta: float) -> Nearest | None:
+    """The smallest alpha, in steps of 0.005, for which the sequence of `accepted` and `wrong` [grid] passes."""
     alphas = np.arange(1, 200) / 200
-    _, chosen = _fixed_sequence(accepted, wrong, n=n, alphas=alphas, delta=delta)
+    chosen = _fixed_sequence(accepted, wrong, n=n, alphas=alphas, delta=delta)
     possible = np.flatnonzero(chosen >= 0)
     if not possible.size:
         return None
     index = int(chosen[possible[0]])
     return Nearest(
         alpha=float(alphas[possible[0]]),
-        threshold=float(thresholds[index]),
+        threshold=GRID[::-1][index],
         coverage=proportion(int(accepted[index]), n),
     )

@@ -11,12 +11,11 @@ from scipy.stats import binomtest
 from stillhouse.calibration import (
     GRID,
     Calibration,
-    calibrate,
     choose_threshold,
+    choose_thresholds,
     first_sample,
     smallest_sample,
 )
-from stillhouse.metrics import Prediction
 
 RESAMPLES = 1000
 
@@ -32,15 +31,11 @@ def population(
 
 def resampled(confidence: np.ndarray, correct: np.ndarray, *, n: int, alpha: float, delta: float) -> tuple[int, int]:
     """Of RESAMPLES calibration sets of n records, how many give a threshold, and how many break the promise."""
-    rng = np.random.default_rng(1)
-    found = broken = 0
-    for _ in range(RESAMPLES):
-        drawn = rng.integers(0, confidence.size, n)
-        threshold = choose_threshold(confidence[drawn], correct[drawn], alpha=alpha, delta=delta).threshold
-        if threshold is not None:
-            found += 1
-            broken += bool(np.mean(~correct[confidence >= threshold]) > alpha)
-    return found, broken
+    drawn = np.random.default_rng(1).integers(0, confidence.size, (RESAMPLES, n))
+    thresholds = choose_thresholds(confidence[drawn], correct[drawn], alpha=alpha, delta=delta)
+    found = thresholds[~np.isnan(thresholds)]
+    risks = {t: np.mean(~correct[confidence >= t]) for t in np.unique(found)}
+    return found.size, sum(bool(risks[t] > alpha) for t in found)
 
 
 WORLDS = {
@@ -52,12 +47,20 @@ WORLDS = {
     # The strictest thresholds break the promise by a little and records there are about as many as the start asks.
     "worse at the top": (lambda rng, n: rng.random(n), lambda s: np.where(s > 0.85, 0.13, 0.095)),
     # Scores of an engine that rounds: five distinct values.
+    "plateaus": (
+        lambda rng, n: rng.choice([0.0, 0.05, 0.91, 0.92], n, p=[0.1, 0.4, 0.2, 0.3]),
+        lambda s: 0.2 - 0.12 * s,
+    ),
+    # Sure of everything, and right half of the time: what a student does outside what it has learned.
+    "overconfident": (lambda rng, n: 1 - 1e-3 * rng.random(n), lambda s: 0.4 - 0.35 * (s > 0.9995)),
+    # The probability of a long text: no one would call 1e-9 sure, and the order is right all the same.
+    "tiny": (lambda rng, n: 10.0 ** -rng.uniform(2, 20, n), lambda s: -np.log10(s) / 100),
     "ties": (lambda rng, n: rng.choice([0.5, 0.7, 0.9, 0.99, 1.0], n), lambda s: 0.3 * (1 - s) + 0.06),
 }
 
 
 @pytest.mark.parametrize("world", WORLDS)
-@pytest.mark.parametrize("n", [120, 500])
+@pytest.mark.parametrize("n", [40, 120, 500])
 def test_the_promise_is_broken_no_more_often_than_delta(world: str, n: int) -> None:
     confidence, correct = population(0, *WORLDS[world])
     _, broken = resampled(confidence, correct, n=n, alpha=0.1, delta=0.1)
@@ -73,13 +76,52 @@ def test_the_promise_is_not_bought_with_idleness() -> None:
     assert broken > 0.01 * RESAMPLES  # it goes close to the bound
 
     # The risk above t is (1 - t) / 2, so alpha allows t = 0.8, which accepts 40% of the records.
-    rng = np.random.default_rng(2)
-    coverages = []
-    for _ in range(50):
-        drawn = rng.integers(0, confidence.size, 5000)
-        coverage = choose_threshold(confidence[drawn], correct[drawn], alpha=0.1, delta=0.1).coverage
-        coverages.append(coverage.value if coverage else 0.0)
+    drawn = np.random.default_rng(2).integers(0, confidence.size, (50, 5000))
+    thresholds = choose_thresholds(confidence[drawn], correct[drawn], alpha=0.1, delta=0.1)
+    coverages = [np.mean(confidence >= threshold) for threshold in thresholds]
     assert 0.33 < np.mean(coverages) < 0.4
+
+
+def test_tiny_probabilities_that_rank_well_find_a_threshold() -> None:
+    confidence, correct = population(0, *WORLDS["tiny"])
+    found, _ = resampled(confidence, correct, n=500, alpha=0.1, delta=0.1)
+    assert found > 0.8 * RESAMPLES
+
+
+def sequence_test(confidence: np.ndarray, correct: np.ndarray, alpha: float, delta: float) -> float | None:
+    """Learn then Test in so many words: each threshold by SciPy's exact binomial test, until one is not rejected."""
+    fewest = next(n for n in range(1, 10_000) if binomtest(0, n, alpha, alternative="less").pvalue <= delta)
+    start = max(fewest, min(3 * fewest, confidence.size // 4))
+    chosen = None
+    for threshold in sorted(GRID, reverse=True):
+        accepted = confidence >= threshold
+        if accepted.sum() < start:
+            continue
+        wrong = int((accepted & ~correct).sum())
+        if binomtest(wrong, int(accepted.sum()), alpha, alternative="less").pvalue > delta:
+            break
+        chosen = threshold
+    if chosen is None:
+        return None
+    same = (confidence >= chosen).sum()
+    return max(t for t in GRID if (confidence >= t).sum() == same)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_it_is_the_sequence_of_binomial_tests(world: str) -> None:
+    confidence, correct = population(5, *WORLDS[world])
+    for n, alpha, delta in ((60, 0.2, 0.1), (300, 0.12, 0.2), (900, 0.1, 0.05)):
+        found = choose_threshold(confidence[:n], correct[:n], alpha=alpha, delta=delta).threshold
+        assert found == sequence_test(confidence[:n], correct[:n], alpha, delta), (n, alpha)
+
+
+def test_many_sets_at_once_are_one_after_another() -> None:
+    confidence, correct = population(6, *WORLDS["calibrated"])
+    sets = confidence[:2000].reshape(8, 250), correct[:2000].reshape(8, 250)
+    together = choose_thresholds(*sets, alpha=0.08, delta=0.1)
+    alone = [choose_threshold(*each, alpha=0.08, delta=0.1).threshold for each in zip(*sets, strict=True)]
+    assert any(each is None for each in alone)
+    assert [None if np.isnan(each) else each for each in together] == alone
 
 
 def test_the_chosen_threshold_rejects_and_the_next_one_on_the_grid_does_not() -> None:
@@ -211,34 +253,6 @@ def test_bad_input_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         choose_threshold(np.array(confidence), np.array(correct, dtype=bool), alpha=alpha, delta=delta)
-
-
-def prediction(number: int, *, gold: str | None, student: str | None) -> Prediction:
-    return Prediction(
-        id=f"r{number}",
-        text="",
-        gold=gold,
-        teacher="yes",
-        student=student,
-        confidence=0.9,
-        teacher_prompt_tokens=1,
-        teacher_completion_tokens=1,
-        student_prompt_tokens=1,
-        student_completion_tokens=1,
-    )
-
-
-def test_calibrate_judges_by_the_reference_asked_for() -> None:
-    predictions = [prediction(i, gold="no" if i < 40 else "yes", student="yes") for i in range(100)]
-    by_teacher = calibrate(predictions, against="teacher", alpha=0.1, delta=0.05)
-    by_gold = calibrate(predictions, against="gold", alpha=0.1, delta=0.05)
-    assert (by_teacher.threshold, by_teacher.wrong) == (0.9, 0)
-    assert by_gold.threshold is None
-
-
-def test_calibrate_refuses_records_without_gold() -> None:
-    with pytest.raises(ValueError, match="Record r0 has no gold answer"):
-        calibrate([prediction(0, gold=None, student="yes")], against="gold", alpha=0.1, delta=0.05)
 
 
 def test_a_calibration_survives_json() -> None:
