@@ -94,7 +94,7 @@ def test_the_funnel_and_the_splits(run: Run, make_recipe: MakeRecipe, capsys: py
     }
     assert sum(sizes.values()) == 220
     assert sizes["test"] == pytest.approx(0.15 * 220, abs=3)
-    assert {entry.path for entry in manifest.files} == {*(f"{split}.parquet" for split in SPLITS), "dropped.jsonl"}
+    assert {entry.path for entry in manifest.files} == {*(f"{split}.parquet" for split in SPLITS), "dropped.parquet"}
     dropped = [json.loads(line) for line in run.storage.read("dataset/dropped.jsonl").decode().splitlines()]
     assert len(dropped) == 14
     assert {"id": "id-300", "reason": "duplicate"} in dropped
