@@ -15,14 +15,15 @@ class ProfaneWords:
 
     Args:
         words: words and phrases beside that list.
-        allow: words of that list that are not looked for.
+        allow: words of that list that are not looked for, in none of their spellings.
     """
 
     def __init__(self, *, words: Sequence[str] = (), allow: Sequence[str] = ()) -> None:
         from better_profanity import Profanity
 
         known = [str(word) for word in Profanity().CENSOR_WORDSET]
-        allowed = {word.strip().lower() for word in allow}
+        # The list has some words in several spellings. Of no words the censor would make its own list.
+        allowed = _Words(Profanity([word.strip() for word in allow]).CENSOR_WORDSET if allow else ())
         self._censor = Profanity([word for word in (*known, *map(str.strip, words)) if word.lower() not in allowed])
         self._words = _Words(self._censor.CENSOR_WORDSET)
         self._censor.CENSOR_WORDSET = self._words

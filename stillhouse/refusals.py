@@ -20,7 +20,7 @@ _OUT_OF_REACH = (
 # Each as an assistant says it: customers who "can't access my account" and critics who "can't recommend it enough"
 # say much the same.
 _DO = (
-    r"(?:assist|help(?! (?:but|it|noticing|feeling|thinking|wondering|laughing|smiling)\b|ing)|comply|fulfill?|answer"
+    r"(?:assist|help(?! (?:but|it|\w+ing)\b|ing)|comply|fulfill?|answer"
     r"|respond|provid(?:e|ing)|offer|give (?:you|advice|instructions|medical|legal|financial|specific|an opinion)|share"
     r"|disclose|reveal|supply|create|generate|produce|writ(?:e|ing)|compose|draft|craft|continue with|engage"
     r"|complete (?:this|that|your|the) (?:request|task|form)|participate|discuss|support|promote|encourage|facilitate"
