@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from stillhouse.curation.user_function import file_of
+from stillhouse.curation import user_function
 from stillhouse.errors import UserError
 from stillhouse.recipe_file import dump_recipe, load_recipe
 
@@ -79,8 +79,9 @@ def _pack(recipe_file: Path, folder: Path) -> None:
         shutil.copy(data, folder / data.name)
         content["data"]["path"] = data.name
     if spec := recipe.curation.filters.python:
+        user_function.fingerprint(spec)  # raises where there is none
         name, function = spec.rsplit(":", 1)
-        if (own := file_of(name)) is not None:
+        if (own := user_function.file_of(name)) is not None:
             # Apart from the code, so that no file of that name is replaced.
             target = folder / "filters" / own.name
             target.parent.mkdir()
