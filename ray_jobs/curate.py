@@ -7,129 +7,163 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow
 
 from ray_jobs.entry import main
 from ray_jobs.progress import say
 from stillhouse import lineage, tuning
-from stillhouse.curation.duplicates import near_duplicate_groups, normalised
-from stillhouse.curation.filters import reason_to_drop
-from stillhouse.curation.splits import SPLITS, assign_splits
-from stillhouse.errors import UserError
+from stillhouse.curation.filters import filter_rows
+from stillhouse.curation.groups import (
+    Groups,
+    drop_exact_duplicates,
+    drop_group_duplicates,
+    duplicates,
+    group_records,
+)
+from stillhouse.curation.leaks import Placed, require_no_leak
+from stillhouse.curation.placement import listed, place, require_enough
+from stillhouse.curation.rows import rows_of
+from stillhouse.curation.selection import Selection
+from stillhouse.curation.splits import SPLITS, lacking_answers
 from stillhouse.recipe import Recipe
 from stillhouse.run import Run
 from stillhouse.signal.schema import description_of, read_table, write_table
-from stillhouse.task import answer
 
 
 def curate(recipe: Recipe, run: Run) -> None:
     """Make RUN/dataset.
 
     Raises:
-        UserError: too few records are left, or a split would be empty.
+        UserError: a filter cannot judge the records, too few are left, they all have one answer, a split would be
+            empty, or two splits would share a duplicate.
     """
     began = time.monotonic()
     run.finished("capture", "capture")
     inputs = lineage.inputs("dataset", recipe, run)
     say("curate", f"reads {run.uri}/capture, writes {run.uri}/dataset")
-    parts = [key for key in run.storage.list("capture/parts") if key.endswith(".parquet")]
-    tables = [read_table(run.storage.read(key), name=key) for key in parts]
-    captured = description_of(tables[0]) if tables else {}
-    table = pyarrow.concat_tables([one.replace_schema_metadata() for one in tables])
-
-    counts: Counter[str] = Counter(captured=table.num_rows)
-    dropped: list[dict[str, str]] = []
-    kept: list[int] = []
-    first: dict[str, str] = {}
-    columns = ("id", "sample", "fields", "completion", "completion_token_ids", "finish_reason", "error")
-    rows = table.select(columns).to_pylist()
-    texts = [tuning.text_of(json.loads(row["fields"]).values()) for row in rows]
-    for i, row in enumerate(rows):
-        reason = reason_to_drop(recipe.task, row)
-        # A record may have several completions: those are no duplicates of each other.
-        if reason is None and first.setdefault(normalised(texts[i]), row["id"]) != row["id"]:
-            reason = "duplicate"
-        if reason is None:
-            kept.append(i)
-        else:
-            counts[f"dropped_{reason}"] += 1
-            dropped.append({"id": row["id"], "reason": reason})
-    minimum = recipe.curation.min_records
-    distinct, of = len({rows[i]["id"] for i in kept}), len({row["id"] for row in rows})
-    if distinct < minimum:
-        funnel = ", ".join(f"{name.removeprefix('dropped_')} {n}" for name, n in counts.items() if name != "captured")
-        raise UserError(
-            f"{distinct} of {of} records are left after filtering ({funnel or 'none dropped'}), and at"
-            f" least {minimum} are needed: add data, or look at the task's prompt and choices"
-        )
-
-    # Those that the teacher was tuned on join in, since some of them may not be among the kept.
+    table, description = _captured(run)
     tuned_on = _tuned_on(recipe, run)
-    groups = near_duplicate_groups(
-        [*(texts[i] for i in kept), *tuned_on],
-        similarity=recipe.curation.near_duplicate_similarity,
-        seed=recipe.seed,
-    )
-    train_only = set(groups[len(kept) :])
-    groups = groups[: len(kept)]
-    answers = [answer(recipe.task, rows[i]["completion"]) or "" for i in kept]
-    strata = answers if recipe.task.kind == "choices" else [""] * len(kept)
-    shares = {split: getattr(recipe.curation, split) for split in SPLITS if split != "train"}
-    splits = assign_splits(groups, strata, shares=shares, seed=recipe.seed, train_only=train_only)
+
+    rows = rows_of(recipe.task, table)
+    selection = Selection(rows, filter_rows(recipe, rows))
+    if not recipe.curation.filter_held_out:
+        selection.spare()
+
+    drop_exact_duplicates(selection)
+    # What the teacher was tuned on joins in, since some of it may not be among the kept.
+    groups = group_records({**selection.texts(), **tuned_on}, recipe.curation, seed=recipe.seed)
+    found = duplicates(selection, groups)
+    if recipe.curation.duplicates == "drop":
+        drop_group_duplicates(selection, groups)
+    require_enough(recipe, selection)
+
+    place(recipe, selection, groups, train_only=tuned_on.keys())
     if tuned_on:
-        counts["tuned_on"] = sum(group in train_only for group in groups)
-    counts["near_duplicates"] = distinct - len(set(groups))
-    held_out = _one_each([rows[i] for i in kept])
-    for place, i in enumerate(kept):
-        if splits[place] != "train" and place not in held_out:
-            splits[place] = ""
-            counts["dropped_extra"] += 1
-            dropped.append({"id": rows[i]["id"], "reason": "extra"})
+        found["tuned_on"] = _joined_to(tuned_on, selection, groups)
+
+    _require_no_leak(recipe, selection, groups, tuned_on)
+    _tell_lacking_answers(recipe, selection)
 
     run.clear("dataset")
-    dataset = (
-        table.take(kept)
-        .append_column("answer", pyarrow.array(answers, pyarrow.string()))
-        .append_column("group", pyarrow.array(groups, pyarrow.int64()))
-    )
-    for split in SPLITS:
-        chosen = dataset.filter(pyarrow.array([name == split for name in splits]))
-        counts[split] = chosen.num_rows
-        description = {"split": split, "recipe": recipe.name, "capture": captured}
-        run.storage.write(f"dataset/{split}.parquet", write_table(chosen, description))
-    lines = "".join(json.dumps(row) + "\n" for row in dropped)
-    run.storage.write("dataset/dropped.jsonl", lines.encode())
+    sizes = _write(recipe, run, table, description, selection, groups)
+    reasons = selection.reasons()
+    counts = {"captured": len(rows), **{f"dropped_{reason}": n for reason, n in reasons.items()}, **found, **sizes}
     run.commit("dataset", recipe=recipe, inputs=inputs, counts=counts, began=began)
-    say("curate", ", ".join(f"{split} {counts[split]}" for split in SPLITS) + f"; dropped {len(dropped)}")
+    told = f": {listed(reasons)}" if reasons else ""
+    say("curate", f"{listed(sizes)}; dropped {sum(reasons.values())}{told}")
 
 
-def _tuned_on(recipe: Recipe, run: Run) -> list[str]:
-    """The texts of the records that the teacher was tuned on."""
+def _captured(run: Run) -> tuple[pyarrow.Table, dict[str, Any]]:
+    """All captured rows, and what the first part says of itself."""
+    parts = [key for key in run.storage.list("capture/parts") if key.endswith(".parquet")]
+    tables = [read_table(run.storage.read(key), name=key) for key in parts]
+    description = description_of(tables[0]) if tables else {}
+    return pyarrow.concat_tables([one.replace_schema_metadata() for one in tables]), description
+
+
+def _tuned_on(recipe: Recipe, run: Run) -> dict[str, str]:
+    """The records that the teacher was tuned on, with their texts."""
     if recipe.teacher.tune is None:
-        return []
+        return {}
     run.finished("teacher", "tune")
-    texts = []
+    texts: dict[str, str] = {}
     for split in tuning.SPLITS:
         key = f"teacher/{tuning.DATA}/{split}.parquet"
-        column = read_table(run.storage.read(key), name=key)["fields"]
-        texts += [tuning.text_of(json.loads(fields).values()) for fields in column.to_pylist()]
+        for row in read_table(run.storage.read(key), name=key).select(["id", "fields"]).to_pylist():
+            texts[row["id"]] = tuning.text_of(json.loads(row["fields"]).values())
     return texts
 
 
-def _one_each(rows: Sequence[Mapping[str, Any]]) -> set[int]:
-    """Places of the completions that may be held out: the first sample of each record, from its first teacher.
+def _joined_to(tuned_on: Mapping[str, str], selection: Selection, groups: Groups) -> int:
+    """Rows that the teacher was tuned on, or on a duplicate of."""
+    seen = {groups.all[record] for record in tuned_on}
+    return sum(groups.all[selection.rows[i].id] in seen for i in selection.kept())
 
-    What is measured on several completions of a record would count it several times.
+
+def _require_no_leak(recipe: Recipe, selection: Selection, groups: Groups, tuned_on: Mapping[str, str]) -> None:
+    rows = selection.rows
+    stay = (Placed(rows[i].id, selection.splits[i], rows[i].text) for i in selection.kept())
+    seen = (Placed(record, "train", text) for record, text in tuned_on.items())
+    placed = list(dict.fromkeys([*stay, *seen]))
+    require_no_leak(
+        placed,
+        similarity=recipe.curation.near_duplicate_similarity,
+        vectors=None if groups.vectors is None else np.stack([groups.vectors[one.id] for one in placed]),
+        semantic_similarity=recipe.curation.semantic_similarity,
+    )
+
+
+def _tell_lacking_answers(recipe: Recipe, selection: Selection) -> None:
+    if recipe.task.kind != "choices":
+        return
+    kept = selection.kept()
+    answers = [selection.rows[i].answer or "" for i in kept]
+    for split, lacking in lacking_answers(answers, [selection.splits[i] for i in kept]).items():
+        more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+        say("curate", f"warning: {split} has no record of the answer {', '.join(map(repr, lacking[:5]))}{more}")
+
+
+def _write(
+    recipe: Recipe,
+    run: Run,
+    table: pyarrow.Table,
+    captured: dict[str, Any],
+    selection: Selection,
+    groups: Groups,
+) -> dict[str, int]:
+    """Write every split, and what was dropped with its reason; one of them is copied at a time.
+
+    Returns:
+        The sizes of the splits.
     """
-    first: dict[str, int] = {}
-    for place, row in enumerate(rows):
-        if row["sample"] == 0:
-            first.setdefault(row["id"], place)
-    return set(first.values())
+
+    def write(name: str, chosen: list[bool], of_row: dict[str, pyarrow.Array]) -> None:
+        whole = table
+        for column, values in of_row.items():
+            whole = whole.append_column(column, values)
+        about = {"split": name, "recipe": recipe.name, "capture": captured}
+        run.storage.write(f"dataset/{name}.parquet", write_table(whole.filter(pyarrow.array(chosen)), about))
+
+    rows, drops = selection.rows, selection.drops
+    sizes: dict[str, int] = {}
+    made = {
+        "answer": pyarrow.array([row.answer for row in rows], pyarrow.string()),
+        "group": pyarrow.array([groups.all.get(row.id) for row in rows], pyarrow.int64()),
+    }
+    for name in SPLITS:
+        chosen = [drop is None and split == name for drop, split in zip(drops, selection.splits, strict=True)]
+        write(name, chosen, made)
+        sizes[name] = sum(chosen)
+    why = {
+        "reason": pyarrow.array([drop and drop.reason for drop in drops], pyarrow.string()),
+        "detail": pyarrow.array([drop and drop.detail for drop in drops], pyarrow.string()),
+    }
+    write("dropped", [drop is not None for drop in drops], why)
+    return sizes
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stillhouse import models
+from stillhouse.curation import user_function
 from stillhouse.data import data_hash
 from stillhouse.recipe import Recipe, Teacher
 from stillhouse.run import Run, Status, Step, digest, steps_of
@@ -48,7 +49,7 @@ def inputs(step: Step, recipe: Recipe, run: Run) -> dict[str, str]:
     An earlier step that has not finished counts as "missing", so that what was made from an older one shows as stale.
 
     Raises:
-        UserError: the data or a model cannot be read.
+        UserError: the data, a model or the user's own filter cannot be read.
     """
     if step == "teacher":
         tune = recipe.teacher.tune
@@ -75,7 +76,8 @@ def inputs(step: Step, recipe: Recipe, run: Run) -> dict[str, str]:
             "capture": _content(run, "capture"),
             **({"teacher": _content(run, "teacher")} if recipe.teacher.tune else {}),  # what may not be held out
             "task": task_hash(recipe.task),
-            "curation": digest(recipe.curation.model_dump(mode="json")),
+            "curation": digest(recipe.curation.model_dump(mode="json", exclude={"filters": {"python"}})),
+            **_of_function(recipe),
             "seed": str(recipe.seed),
         }
     if step == "student" and recipe.student.openai is not None:
@@ -124,6 +126,12 @@ def _of_ensemble(recipe: Recipe) -> dict[str, str]:
         for member in recipe.ensemble.members
     ]
     return {"ensemble": digest([recipe.ensemble.combine, recipe.ensemble.weight, members])}
+
+
+def _of_function(recipe: Recipe) -> dict[str, str]:
+    """The user's own filter, by its source: where that lies does not matter."""
+    spec = recipe.curation.filters.python
+    return {"curation.filters.python": user_function.fingerprint(spec)} if spec else {}
 
 
 def _of_student(recipe: Recipe) -> dict[str, str]:

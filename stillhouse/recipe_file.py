@@ -9,6 +9,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from stillhouse.curation.user_function import anchored
 from stillhouse.errors import UserError
 from stillhouse.recipe import Disagreement, Recipe, section_problems
 
@@ -16,8 +17,8 @@ from stillhouse.recipe import Disagreement, Recipe, section_problems
 def load_recipe(path: str | Path) -> Recipe:
     """Read a recipe file.
 
-    A relative `data.path`, `teacher.model` or `student.init.model` that exists beside the recipe is made absolute, so
-    that the recipe means the same from every working directory.
+    A relative `data.path`, `teacher.model` or `student.init.model` that exists beside the recipe is made absolute, and
+    so is the file of `curation.filters.python`: the recipe means the same from every working directory.
 
     Raises:
         UserError: the file cannot be read, is not YAML, or breaks the models; with every problem and its path.
@@ -69,10 +70,14 @@ def _anchor(recipe: Recipe, folder: Path) -> Recipe:
     if "://" not in data_path:
         data_path = str((folder / Path(data_path).expanduser()).resolve())
     init = recipe.student.init.model_copy(update={"model": absolute(recipe.student.init.model)})
+    filters = recipe.curation.filters
+    if filters.python is not None:
+        filters = filters.model_copy(update={"python": anchored(filters.python, folder)})
     return recipe.model_copy(
         update={
             "data": recipe.data.model_copy(update={"path": data_path}),
             "teacher": recipe.teacher.model_copy(update={"model": absolute(recipe.teacher.model)}),
+            "curation": recipe.curation.model_copy(update={"filters": filters}),
             "student": recipe.student.model_copy(update={"init": init}),
         }
     )

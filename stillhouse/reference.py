@@ -78,6 +78,8 @@ def _default(field: FieldInfo) -> str:
         return "required"
     if field.default is PydanticUndefined or field.default is None or field.default in ((), {}):
         return "–"
+    if isinstance(field.default, tuple):
+        return f"`[{', '.join(map(str, field.default))}]`"
     return f"`{field.default}`"
 
 

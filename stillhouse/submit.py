@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from stillhouse.curation import user_function
 from stillhouse.errors import UserError
 from stillhouse.recipe_file import dump_recipe, load_recipe
 
@@ -20,8 +21,8 @@ _PACKAGES = ("stillhouse", "ray_jobs", "services")
 def submit(recipe: Path, run: str, address: str) -> int:
     """Run `python -m ray_jobs.pipeline` on the cluster at `address`, printing its logs.
 
-    The cluster gets this installation's own code, the recipe, and the data if it is a local file; it must bring the
-    libraries and reach the teacher and the run by the same names.
+    The cluster gets this installation's own code, the recipe, the data if it is a local file, and the file of
+    `curation.filters.python`; it must bring the libraries and reach the teacher and the run by the same names.
 
     Returns:
         0, or the job's exit status.
@@ -65,7 +66,7 @@ def _use_token() -> None:
 
 
 def _pack(recipe_file: Path, folder: Path) -> None:
-    """Put the code, the recipe and a local data file into the job's working folder."""
+    """Put the code, the recipe, a local data file and the user's own filter into the job's working folder."""
     source = Path(__file__).resolve().parent.parent
     for package in _PACKAGES:
         shutil.copytree(source / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -77,6 +78,15 @@ def _pack(recipe_file: Path, folder: Path) -> None:
             raise UserError(f"data.path: {data} does not exist")
         shutil.copy(data, folder / data.name)
         content["data"]["path"] = data.name
+    if spec := recipe.curation.filters.python:
+        user_function.fingerprint(spec)  # raises where there is none
+        name, function = spec.rsplit(":", 1)
+        if (own := user_function.file_of(name)) is not None:
+            # Apart from the code, so that no file of that name is replaced.
+            target = folder / "filters" / own.name
+            target.parent.mkdir()
+            shutil.copy(own, target)
+            content["curation"]["filters"]["python"] = f"filters/{own.name}:{function}"
     (folder / "recipe.yaml").write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 

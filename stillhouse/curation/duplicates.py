@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datasketch import MinHash, MinHashLSH
 
 _PERMUTATIONS = 128
-_MISSED = 1e-4
+_MISSED = 1e-6
 """Chance that a pair just as similar as asked for is not looked at."""
 _WORD = re.compile(r"\w+")
 

@@ -60,7 +60,26 @@ def assign_splits(
             lacking[most] -= len(members[group])
             for record in members[group]:
                 chosen[record] = most
-    for split in SPLITS:
-        if split not in chosen:
-            raise UserError(f"too few distinct records to split: none is left for {split}")
+    require_every_split(chosen)
     return chosen
+
+
+def require_every_split(splits: Collection[str]) -> None:
+    """See that no split is empty. Raises `UserError` naming one that is."""
+    for split in SPLITS:
+        if split not in splits:
+            raise UserError(f"too few distinct records to split: none is left for {split}")
+
+
+def lacking_answers(answers: Sequence[str], splits: Sequence[str]) -> dict[str, list[str]]:
+    """The answers that no record of a split has though another split's have, by split.
+
+    Args:
+        answers: [records].
+        splits: [records], the split of each.
+    """
+    there: dict[str, set[str]] = {split: set() for split in SPLITS}
+    for answer, split in zip(answers, splits, strict=True):
+        there[split].add(answer)
+    every = set().union(*there.values())
+    return {split: sorted(every - found) for split, found in there.items() if every - found}

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from stillhouse.recipe.agreement import section_problems
-from stillhouse.recipe.capture import Capture, Curation, Engines
+from stillhouse.recipe.capture import Capture, Engines
+from stillhouse.recipe.curation import Curation, Filters
 from stillhouse.recipe.data import Data
 from stillhouse.recipe.objective import Divergence, DivergenceKind, Tail
 from stillhouse.recipe.openai_student import OpenAIStudent
@@ -34,6 +35,7 @@ __all__ = [
     "Engines",
     "Ensemble",
     "Evaluation",
+    "Filters",
     "Lora",
     "Member",
     "Message",

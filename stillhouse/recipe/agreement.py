@@ -44,6 +44,7 @@ def section_problems(sections: Mapping[str, Any]) -> Iterator[str]:
     if teacher is not None and teacher.url is not None:
         yield from _endpoint_problems(teacher, sections)
     yield from _ensemble_problems(sections)
+    yield from _filter_problems(sections)
 
 
 def _score_problems(evaluation: Evaluation, task: Task | None, student: Student | None) -> Iterator[str]:
@@ -127,3 +128,29 @@ def _ensemble_problems(sections: Mapping[str, Any]) -> Iterator[str]:
         yield f"`ensemble.combine: {ensemble.combine}` is about the teachers' own completions"
     if ensemble.combine in ("majority", "mean") and capture is not None and capture.n > 1:
         yield f"`ensemble.combine: {ensemble.combine}` makes one completion of the teachers': leave `capture.n` at 1"
+
+
+def _filter_problems(sections: Mapping[str, Any]) -> Iterator[str]:
+    curation, capture, task, teacher = (sections.get(name) for name in ("curation", "capture", "task", "teacher"))
+    if curation is None:
+        return
+    filters, ensemble = curation.filters, sections.get("ensemble")
+    several = ensemble is not None and ensemble.combine in ("majority", "each")
+    if filters.consistency is not None and capture is not None and capture.n == 1 and not several:
+        yield (
+            "`curation.filters.consistency` compares several completions of a record: set `capture.n` above 1, or an"
+            " `ensemble` that combines by `majority` or `each`"
+        )
+    told = teacher is None or teacher.url is None or capture is None or capture.mode != "text"
+    if filters.uncertainty is not None and not told:
+        yield (
+            "`curation.filters.uncertainty` needs the teacher's logprobs, and `capture.mode: text` through"
+            " `teacher.url` asks for none"
+        )
+    if task is not None and task.kind == "choices":
+        for name in ("language", "profanity", "pii"):
+            section = getattr(filters, name)
+            if section is not None and section.look_in == "completion":
+                yield (
+                    f"`curation.filters.{name}` looks at completions, which are the choices: set its `look_in: prompt`"
+                )

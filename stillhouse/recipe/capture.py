@@ -1,4 +1,4 @@
-"""`capture` and `curation`: from the teacher's completions to a dataset."""
+"""`capture`: how the teacher's completions and distributions are taken."""
 
 from __future__ import annotations
 
@@ -53,22 +53,3 @@ class Capture(Section):
         gt=0,
         description="Most that may be spent at an endpoint, in the currency of `prices`; a higher one goes on.",
     )
-
-
-class Curation(Section):
-    """How captured records become a dataset."""
-
-    near_duplicate_similarity: float = Field(
-        default=0.8,
-        gt=0,
-        le=1,
-        description="Jaccard similarity of word 3-grams from which two prompts are one group.",
-    )
-    validation: float = Field(default=0.05, gt=0, lt=1, description="Share of records to watch the training with.")
-    calibration: float = Field(default=0.15, gt=0, lt=1, description="Share of records to choose the threshold on.")
-    test: float = Field(default=0.15, gt=0, lt=1, description="Share of records to evaluate on.")
-    min_records: int = Field(default=50, ge=50, description="Fewer records than this after filtering stop the run.")
-
-    def problems(self) -> Iterator[str]:
-        if self.validation + self.calibration + self.test > 0.8:
-            yield "validation, calibration and test together may take at most 0.8 of the records"

@@ -229,7 +229,8 @@ def test_a_teacher_that_is_tuned_first(
     refused: Callable[..., str], make_recipe: MakeRecipe, places: dict[str, Any]
 ) -> None:
     assert "41 gold answers are to be tuned on, and 40 of 60 records" in refused({"teacher.tune": {"records": 41}})
-    assert "no more than 39 are for training" in refused({"teacher.tune": {"records": 40}})
+    held_out = {"curation.calibration": 0.15, "curation.test": 0.15}
+    assert "no more than 39 are for training" in refused({"teacher.tune": {"records": 40}, **held_out})
     found = check_without_teacher(make_recipe({**places, "teacher.tune": {"records": 30}}))
     assert found.tuned_on == 30
     output = io.StringIO()

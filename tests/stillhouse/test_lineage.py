@@ -70,6 +70,8 @@ def _named(value: Any) -> str:
         ({"ensemble": {"combine": "majority", "members": [{"name": "b", "model": "org/b"}]}}, {"capture"}),
         ({"curation.test": 0.2}, {"dataset"}),
         ({"curation.near_duplicate_similarity": 0.7}, {"dataset"}),
+        ({"curation.filters": {"length": {"max": 9}}}, {"dataset"}),
+        ({"curation.filters": {"python": "json:dumps"}}, {"dataset"}),
         ({"student.epochs": 1}, {"student"}),
         ({"student.init.layers": 2}, {"student"}),
         ({"student.temperature": 1.0}, {"student"}),
@@ -214,3 +216,20 @@ def test_statuses_follow_the_chain(run: Run, make_recipe: MakeRecipe, places: di
 def test_data_that_cannot_be_read(run: Run, make_recipe: MakeRecipe, places: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="does not exist"):
         lineage.inputs("capture", make_recipe({**places, "data.path": "/nowhere.jsonl"}), run)
+
+
+def test_a_filter_of_the_users_own_is_known_by_its_source(
+    tmp_path: Path, run: Run, make_recipe: MakeRecipe, places: dict[str, Any]
+) -> None:
+    def using(path: Path) -> Recipe:
+        return make_recipe({**places, "curation.filters": {"python": f"{path}:keep"}})
+
+    own, elsewhere = tmp_path / "own.py", tmp_path / "elsewhere.py"
+    own.write_text("def keep(record):\n    return True\n")
+    finish(run, using(own))
+    elsewhere.write_text(own.read_text())
+    assert changed(run, using(elsewhere)) == set()
+    own.write_text("def keep(record):\n    return False\n")
+    assert changed(run, using(own)) == {"dataset"}
+    with pytest.raises(UserError, match=r"cannot be loaded: .*gone\.py does not exist"):
+        changed(run, using(tmp_path / "gone.py"))

@@ -138,6 +138,36 @@ def test_an_unknown_key_like_no_other_gets_no_hint(make_recipe: MakeRecipe) -> N
         ({"prices.teacher_input": float("nan")}, "prices.teacher_input: input should be a finite number"),
         ({"curation.test": 0.7}, "curation: validation, calibration and test together"),
         ({"curation.min_records": 10}, "curation.min_records: input should be greater than or equal to 50"),
+        ({"curation.filters.length": {}}, "curation.filters.length: give `min`, `max` or both"),
+        ({"curation.filters.length": {"min": 3, "max": 2}}, "curation.filters.length: min (3) is more than max (2)"),
+        ({"curation.filters.lenght": {"max": 2}}, "curation.filters.lenght: unknown key; did you mean `length`?"),
+        (
+            {"curation.filters.patterns": {"x": {"regex": "(a"}}},
+            "curation.filters.patterns.x: `regex` is not a regular expression: missing )",
+        ),
+        (
+            {"curation.filters.language": {"allowed": ["english"], "look_in": "prompt"}},
+            "curation.filters.language: `allowed` names 'english', which is none of the codes known: ace,",
+        ),
+        ({"curation.filters.python": "my_filters.py"}, "curation.filters.python: string should match pattern"),
+        (
+            {"curation.filters.pii": {"entities": ["NAME", "URL"], "look_in": "prompt"}},
+            "curation.filters.pii.entities.0: input should be 'EMAIL_ADDRESS'",
+        ),
+        (
+            {"curation.filters.profanity": {}},
+            "recipe: `curation.filters.profanity` looks at completions, which are the choices: set its `look_in:",
+        ),
+        ({"curation.filters.consistency": {}}, "recipe: `curation.filters.consistency` compares several completions"),
+        (
+            {
+                "curation.filters.uncertainty": {},
+                "teacher": {"model": "gpt", "url": "http://x/v1"},
+                "capture.mode": "text",
+                "student": {"init": {"kind": "pretrained", "model": "x"}, "kd_weight": 0},
+            },
+            "recipe: `curation.filters.uncertainty` needs the teacher's logprobs",
+        ),
         ({"student.init.kind": "pretrained"}, "student.init: `model` goes with `kind: pretrained`"),
         ({"student.init.model": "x"}, "student.init: `model` goes with `kind: pretrained`"),
         (
@@ -237,3 +267,24 @@ def test_missing_recipe(tmp_path: Path) -> None:
         load_recipe(tmp_path / "none.yaml")
     with pytest.raises(UserError, match="cannot be read"):
         load_recipe(tmp_path)
+
+
+def test_an_ensemble_that_votes_can_disagree(make_recipe: MakeRecipe) -> None:
+    members = [{"name": "b", "model": "org/b"}]
+    changes = {"ensemble": {"combine": "majority", "members": members}, "curation.filters.consistency": {}}
+    assert make_recipe(changes).curation.filters.consistency
+
+
+def test_by_default_a_fifth_is_held_out(make_recipe: MakeRecipe) -> None:
+    curation = make_recipe().curation
+    assert curation.calibration + curation.test == pytest.approx(0.2)
+
+
+def test_a_filter_beside_the_recipe_is_found_from_anywhere(tmp_path: Path, make_recipe: MakeRecipe) -> None:
+    (tmp_path / "own.py").write_text("")
+    recipe = make_recipe({"curation.filters.python": "own:keep"})
+    assert parse_recipe(dump_recipe(recipe), source="x", folder=tmp_path).curation.filters.python == (
+        f"{tmp_path}/own.py:keep"
+    )
+    installed = make_recipe({"curation.filters.python": "json:dumps"})
+    assert parse_recipe(dump_recipe(installed), source="x", folder=tmp_path).curation == installed.curation

@@ -103,9 +103,9 @@ def test_too_few_gold_answers(recipe_of: Callable[..., Recipe], count: int, reco
 
 def test_what_is_tuned_on_must_leave_room_for_the_splits_that_measure(recipe_of: Callable[..., Recipe]) -> None:
     rows = [{**row(i), "label": "positive"} for i in range(100)]
-    assert sum(map(len, choose(recipe_of(rows, records=65)).values())) == 65
-    with pytest.raises(UserError, match="of 100 records no more than 65 are for training: lower it, or add data"):
-        choose(recipe_of(rows, records=66))
+    assert sum(map(len, choose(recipe_of(rows, records=75)).values())) == 75
+    with pytest.raises(UserError, match="of 100 records no more than 75 are for training: lower it, or add data"):
+        choose(recipe_of(rows, records=76))
 
 
 def test_the_teacher_takes_the_students_place(make_recipe: MakeRecipe) -> None:
