@@ -21,6 +21,7 @@ from stillhouse.curation.filters import reason_to_drop
 from stillhouse.curation.splits import SPLITS, assign_splits
 from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe
+from stillhouse.review.apply import reviewed
 from stillhouse.run import Run
 from stillhouse.signal.schema import description_of, read_table, write_table
 from stillhouse.task import answer
@@ -96,8 +97,11 @@ def curate(recipe: Recipe, run: Run) -> None:
         .append_column("answer", pyarrow.array(answers, pyarrow.string()))
         .append_column("group", pyarrow.array(groups, pyarrow.int64()))
     )
+    judged = reviewed(recipe, run, inputs, dataset, splits)
+    counts.update(judged.counts)
+    dropped += [{"id": identity, "reason": "rejected"} for identity in judged.rejected]
     for split in SPLITS:
-        chosen = dataset.filter(pyarrow.array([name == split for name in splits]))
+        chosen = judged.dataset.filter(pyarrow.array([name == split for name in judged.splits]))
         counts[split] = chosen.num_rows
         description = {"split": split, "recipe": recipe.name, "capture": captured}
         run.storage.write(f"dataset/{split}.parquet", write_table(chosen, description))
