@@ -17,7 +17,7 @@ from stillhouse.review.state import ReviewState
 from stillhouse.task import chat_messages
 
 COLUMNS = ("id", "content", "class", "confidence", "prompt", "completion", "verdict", "correction")
-"""Of an exported file; `id`, `content`, `verdict` and `correction` are read back, and `completion` must be unchanged."""
+"""Of an exported file; what people fill in are the last two, and the prompt may be left out."""
 
 _NEEDED = ("id", "content", "verdict")
 
@@ -147,7 +147,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """(line, row) of a file; cells as text."""
     kind = _kind(path)
     try:
-        text = path.read_text(encoding="utf-8-sig", newline="")
+        text = path.read_bytes().decode("utf-8-sig")  # as it is: cells have line ends of their own
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
     except UnicodeDecodeError as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from threading import Lock
 from uuid import uuid4
 
 from pydantic import ValidationError
@@ -29,7 +28,6 @@ class Journal:
         self._run = run
         self._key = f"{JUDGEMENTS}/{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid4().hex[:8]}.jsonl"
         self._own: list[Judgement] = []
-        self._lock = Lock()
         self._others: list[Judgement] = []
         self.refresh()
 
@@ -47,10 +45,9 @@ class Journal:
         Raises:
             StorageError: they could not be kept.
         """
-        with self._lock:
-            whole = [*self._own, *new]
-            self._run.storage.write(self._key, "".join(f"{each.model_dump_json()}\n" for each in whole).encode())
-            self._own = whole
+        whole = [*self._own, *new]
+        self._run.storage.write(self._key, "".join(f"{each.model_dump_json()}\n" for each in whole).encode())
+        self._own = whole
 
 
 def judgements(run: Run, *, leave_out: str = "") -> list[Judgement]:

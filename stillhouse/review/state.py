@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
+from functools import cached_property
+from threading import Lock
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -38,7 +40,7 @@ class Standing(BaseModel):
 
 
 class ReviewState:
-    """A run's review.
+    """A run's review; several threads may use it.
 
     Attributes:
         said: of each judged item of the sample, by its id, the judgement of each reviewer.
@@ -49,13 +51,15 @@ class ReviewState:
         self.recipe, self.run = recipe, run
         self.sample = current_sample(recipe, run)
         self._journal = Journal(run)
+        self._lock = Lock()
         self.said: dict[str, dict[str, Judgement]] = {}
         self._count()
 
     def refresh(self) -> None:
         """Take in what was judged elsewhere meanwhile."""
-        self._journal.refresh()
-        self._count()
+        with self._lock:
+            self._journal.refresh()
+            self._count()
 
     def judge(self, item: Item, reviewer: str, verdict: Verdict | None, correction: str | None = None) -> None:
         """Keep a judgement; None takes back the one before.
@@ -67,8 +71,9 @@ class ReviewState:
 
     def append(self, new: list[Judgement]) -> None:
         """Keep judgements, all of them or none. Raises `StorageError`."""
-        self._journal.append(new)
-        self._count()
+        with self._lock:
+            self._journal.append(new)
+            self._count()
 
     def _count(self) -> None:
         items = self.sample.by_id
@@ -125,17 +130,20 @@ class ReviewState:
             disputed=[item.id for item in self.sample.items if (of := found.get(item.id)) and of.verdict == "disputed"],
         )
 
+    @cached_property
+    def _best(self) -> float:
+        return least_upper_end(self.sample.strata)
+
     def _problem(self, error: Estimate | None) -> str | None:
         """Why training may not start yet."""
         section, sample, judged = self.recipe.review, len(self.sample.items), len(self.said)
         if section.max_error is None:
             return None
         wanted = math.ceil(section.min_judged * sample - 1e-9)
-        best = least_upper_end(self.sample.strata)
-        if best > section.max_error:
+        if self._best > section.max_error:
             return (
-                f"`review.max_error` is {section.max_error:.1%}, and {sample} records can show no less than {best:.1%}"
-                " even if none is wrong: raise `review.share`"
+                f"`review.max_error` is {section.max_error:.1%}, and {sample} records show {self._best:.1%} at the"
+                " least, even if none is wrong: raise `review.share`"
             )
         if error is None or judged < wanted:
             return f"{judged} of the {wanted} records are judged that `review.max_error` asks for"
