@@ -25,8 +25,9 @@ class Board:
         standing = self._state.standing()
         own = standing.reviewers.get(self._reviewer, 0)
         with _section("Progress"):
-            _bar("All", standing.judged, standing.sample)
-            said("p", f"{own:,} judged by you", "small")
+            said("p", f"{standing.judged:,} of {standing.sample:,} judged, {own:,} by you")
+            told = f"{standing.judged} of {standing.sample} judged"
+            ui.element("progress").props(f'value={standing.judged} max={standing.sample} aria-label="{told}"')
         with _section("The teacher’s error"):
             said("p", told_error(standing.error), "error")
             if standing.max_error is not None:
@@ -71,8 +72,3 @@ def _section(title: str) -> ui.element:
     with section:
         said("h2", title)
     return section
-
-
-def _bar(name: str, done: int, of: int) -> None:
-    said("p", f"{done:,} of {of:,} judged by anyone", "small")
-    ui.element("progress").props(f'value={done} max={of} aria-label="{name}: {done} of {of} judged"')

@@ -130,7 +130,8 @@ def _judged(
     ids = dataset["id"].to_pylist()
     places = [place for place, identity in enumerate(ids) if splits[place] and identity in of_record]
     records: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
-    for place, row in zip(places, dataset.select(_READ).take(places).to_pylist(), strict=True):
+    chosen = dataset.select(_READ).take(pyarrow.array(places, pyarrow.int64()))
+    for place, row in zip(places, chosen.to_pylist(), strict=True):
         records[ids[place]][place] = row
     for identity, rows in records.items():
         outcomes_of = of_record[identity]

@@ -146,7 +146,7 @@ class ReviewState:
                 " least, even if none is wrong: raise `review.share`"
             )
         if error is None or judged < wanted:
-            return f"{judged} of the {wanted} records are judged that `review.max_error` asks for"
+            return f"`review.max_error` asks for {wanted} judged records, and there are {judged}"
         if error.high > section.max_error:
             return (
                 f"the teacher's error is estimated at {error.value:.1%} (95%: {error.low:.1%} to {error.high:.1%}) from"

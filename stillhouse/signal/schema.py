@@ -211,7 +211,7 @@ def read_table(data: bytes, *, name: str, columns: Sequence[str] | None = None) 
     """
     chosen = None if columns is None else list(columns)
     try:
-        table = pyarrow.parquet.read_table(pyarrow.BufferReader(data), chosen, page_checksum_verification=True)
+        table = pyarrow.parquet.read_table(pyarrow.BufferReader(data), columns=chosen, page_checksum_verification=True)
         # The footer has no checksum, and a name in it that is no text would fail wherever it is first looked at.
         _ = table.column_names
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:

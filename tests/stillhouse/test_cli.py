@@ -34,6 +34,7 @@ COMMANDS = (
     "teacher",
     "status",
     "export",
+    "review",
     "submit",
 )
 
