@@ -48,7 +48,7 @@ def serve(recipe: Recipe, reviewed: Run, *, reviewer: str | None, host: str, por
     require_free(host, port)
     state = ReviewState(recipe, reviewed)
     changed = Event[[]]()
-    ui.add_css(_STYLE.read_text(encoding="utf-8"), shared=True)
+    ui.add_css(_STYLE, shared=True)
 
     @ui.page("/", title=f"Review of {recipe.name}", language="en-US")
     def page(reviewer: str = reviewer or "") -> None:
