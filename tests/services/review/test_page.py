@@ -283,7 +283,7 @@ def test_json_is_corrected_in_an_editor_and_looks_well_everywhere(
             {"role": "user", "content": "{text}"},
         ],
     }
-    recipe = make_recipe({**JSON_TASK, **chat, "review.share": 0.15, "review.max_error": 0.25})
+    recipe = make_recipe({**JSON_TASK, **chat, "review.share": 0.15, "review.max_error": 0.3})
     texts = [f"My neighbour Ann, who turned {20 + i} last week, moved here from Ghent." for i in range(80)]
     rows = [record(i, f'{{"name": "Ann", "age": {20 + i}}}', text=text) for i, text in enumerate(texts)]
     run = run_of(tmp_path, recipe, rows)
