@@ -27,7 +27,10 @@ from stillhouse.run import Run
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine to look at the page with")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine to look at the page with"),
+]
 
 ROOT = Path(__file__).resolve().parents[3]
 SHOTS = os.environ.get("STILLHOUSE_SCREENSHOTS")
