@@ -30,6 +30,7 @@ from stillhouse.curation.rows import rows_of
 from stillhouse.curation.selection import Selection
 from stillhouse.curation.splits import SPLITS, lacking_answers
 from stillhouse.recipe import Recipe
+from stillhouse.review.apply import reviewed
 from stillhouse.run import Run
 from stillhouse.signal.schema import description_of, read_table, write_table
 
@@ -68,8 +69,13 @@ def curate(recipe: Recipe, run: Run) -> None:
     _require_no_leak(recipe, selection, groups, tuned_on)
     _tell_lacking_answers(recipe, selection)
 
+    judged = reviewed(recipe, run, inputs, _described(table, selection, groups), selection.placed())
+    selection.reject(judged.splits)
+    if judged.corrected:
+        found["corrected"] = judged.corrected
+
     run.clear("dataset")
-    sizes = _write(recipe, run, table, description, selection, groups)
+    sizes = _write(recipe, run, table, judged.dataset, description, selection)
     reasons = selection.reasons()
     counts = {"captured": len(rows), **{f"dropped_{reason}": n for reason, n in reasons.items()}, **found, **sizes}
     run.commit("dataset", recipe=recipe, inputs=inputs, counts=counts, began=began)
@@ -127,43 +133,39 @@ def _tell_lacking_answers(recipe: Recipe, selection: Selection) -> None:
         say("curate", f"warning: {split} has no record of the answer {', '.join(map(repr, lacking[:5]))}{more}")
 
 
+def _described(table: pyarrow.Table, selection: Selection, groups: Groups) -> pyarrow.Table:
+    """The captured rows with the answer and the group of each."""
+    answers = pyarrow.array([row.answer for row in selection.rows], pyarrow.string())
+    numbers = pyarrow.array([groups.all.get(row.id) for row in selection.rows], pyarrow.int64())
+    return table.append_column("answer", answers).append_column("group", numbers)
+
+
 def _write(
     recipe: Recipe,
     run: Run,
     table: pyarrow.Table,
+    dataset: pyarrow.Table,
     captured: dict[str, Any],
     selection: Selection,
-    groups: Groups,
 ) -> dict[str, int]:
-    """Write every split, and what was dropped with its reason; one of them is copied at a time.
+    """Write every split, and what was dropped, as it was captured, with its reason; one of them is copied at a time.
 
     Returns:
         The sizes of the splits.
     """
 
-    def write(name: str, chosen: list[bool], of_row: dict[str, pyarrow.Array]) -> None:
-        whole = table
-        for column, values in of_row.items():
-            whole = whole.append_column(column, values)
+    def write(name: str, whole: pyarrow.Table, chosen: list[bool]) -> None:
         about = {"split": name, "recipe": recipe.name, "capture": captured}
         run.storage.write(f"dataset/{name}.parquet", write_table(whole.filter(pyarrow.array(chosen)), about))
 
-    rows, drops = selection.rows, selection.drops
-    sizes: dict[str, int] = {}
-    made = {
-        "answer": pyarrow.array([row.answer for row in rows], pyarrow.string()),
-        "group": pyarrow.array([groups.all.get(row.id) for row in rows], pyarrow.int64()),
-    }
+    placed, drops = selection.placed(), selection.drops
     for name in SPLITS:
-        chosen = [drop is None and split == name for drop, split in zip(drops, selection.splits, strict=True)]
-        write(name, chosen, made)
-        sizes[name] = sum(chosen)
-    why = {
-        "reason": pyarrow.array([drop and drop.reason for drop in drops], pyarrow.string()),
-        "detail": pyarrow.array([drop and drop.detail for drop in drops], pyarrow.string()),
-    }
-    write("dropped", [drop is not None for drop in drops], why)
-    return sizes
+        write(name, dataset, [split == name for split in placed])
+    reasons = pyarrow.array([drop and drop.reason for drop in drops], pyarrow.string())
+    details = pyarrow.array([drop and drop.detail for drop in drops], pyarrow.string())
+    why = table.append_column("reason", reasons).append_column("detail", details)
+    write("dropped", why, [drop is not None for drop in drops])
+    return {name: placed.count(name) for name in SPLITS}
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray.serve.deployment import Application
 
 from services.arguments import parsed
+from services.command import require_free, run_command, tell
 from services.gateway import deployment as gateway
 from services.gateway.responses import names
-from services.local import require_free, run_command, serve_until_interrupted, tell
+from services.local import serve_until_interrupted
 from services.student import locate, policy, student
 from services.teacher import require_weights, teacher
 from stillhouse import models

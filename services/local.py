@@ -9,13 +9,9 @@ import logging
 import os
 import re
 import signal
-import socket
-import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from types import FrameType
-from typing import NoReturn
 
 import ray
 from ray import serve
@@ -23,7 +19,7 @@ from ray.serve.config import HTTPOptions
 from ray.serve.deployment import Application
 from ray.serve.exceptions import RayServeException
 
-from stillhouse.errors import USER_ERROR_EXIT_CODE, UserError
+from services.command import is_loopback, tell
 
 _QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
 """For the workers of the embedded Ray: their logs lie in its session folder, and hold what went wrong."""
@@ -56,49 +52,9 @@ def serve_until_interrupted(
         except RuntimeError as error:
             raise RuntimeError(_reasons(name) or str(error)) from error
         tell(ready())
-        if not _is_loopback(host):
+        if not is_loopback(host):
             tell(f"anyone who reaches {host}:{port} can ask: it takes no keys")
         threading.Event().wait()
-
-
-def require_free(host: str, port: int) -> None:
-    """Raises `UserError` where nobody can listen there."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"cannot listen on {host}:{port} ({reason}): choose another with --host and --port") from error
-
-
-def tell(text: str) -> None:
-    """One line about the serving."""
-    print(f"[serve] {text}", flush=True)
-
-
-def run_command(command: Callable[[Sequence[str] | None], None], what: str) -> NoReturn:
-    """Run a serving command as a process: a user's mistake is one sentence and exit status 2.
-
-    Args:
-        command: takes the words of the command line; None: this process's own.
-        what: what did not start, where it does not.
-    """
-    # `docker stop` sends SIGTERM: end as Ctrl-C does. And a shell's background job begins with SIGINT ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
-    try:
-        command(None)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(USER_ERROR_EXIT_CODE)
-    except RuntimeError as error:
-        print(f"error: {what} did not start: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    sys.exit(0)
 
 
 @contextmanager
@@ -147,11 +103,3 @@ def _reasons(name: str) -> str:
 def _cause(message: str) -> str:
     raised = list(re.finditer(r"^[\w.]+(?:Error|Exception): ", message, re.MULTILINE))
     return " ".join(message[raised[-1].start() :].split())[:600] if raised else ""
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or host == "::1" or host.startswith("127.")
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray.serve.deployment import Application
 
 from services.arguments import parsed
+from services.command import require_free, run_command, tell
 from services.gateway.responses import names
-from services.local import require_free, run_command, serve_until_interrupted, tell
+from services.local import serve_until_interrupted
 from stillhouse import models
 from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe

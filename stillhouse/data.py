@@ -21,6 +21,9 @@ from stillhouse.task import gold_answer, gold_completion
 FIRST_TEACHER = "teacher"
 """What the first teacher of an ensemble is called; the only one, where there is no ensemble."""
 
+REVIEWER = "human review"
+"""Who wrote a completion that a reviewer put in the teacher's place; no teacher's name has a space."""
+
 
 @dataclass(frozen=True)
 class Record:

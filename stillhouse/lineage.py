@@ -6,6 +6,8 @@ from stillhouse import models
 from stillhouse.curation import user_function
 from stillhouse.data import data_hash
 from stillhouse.recipe import Recipe, Teacher
+from stillhouse.review.journal import judgements
+from stillhouse.review.outcome import outcomes, settled
 from stillhouse.run import Run, Status, Step, digest, steps_of
 from stillhouse.task import task_hash
 
@@ -79,6 +81,7 @@ def inputs(step: Step, recipe: Recipe, run: Run) -> dict[str, str]:
             "curation": digest(recipe.curation.model_dump(mode="json", exclude={"filters": {"python"}})),
             **_of_function(recipe),
             "seed": str(recipe.seed),
+            **_of_review(recipe, run),
         }
     if step == "student" and recipe.student.openai is not None:
         # Prompts are rendered anew for the API, and weights of our own have no part in it.
@@ -138,6 +141,14 @@ def _of_student(recipe: Recipe) -> dict[str, str]:
     """Text alone is stored as the student's tokens, where the student has a tokenizer of its own."""
     init = recipe.student.init.model
     return {"student.tokenizer": models.fingerprint(init)} if recipe.capture.mode == "text" and init else {}
+
+
+def _of_review(recipe: Recipe, run: Run) -> dict[str, str]:
+    """What people say of the completions, once they have said something that counts."""
+    found = sorted(
+        (*key, each.verdict, each.correction) for key, each in settled(outcomes(recipe.task, judgements(run))).items()
+    )
+    return {"review": digest(found)} if found else {}
 
 
 def statuses(recipe: Recipe, run: Run) -> list[Status]:

@@ -34,6 +34,7 @@ from ray_jobs.train.tracking import Tracker, tracker
 from stillhouse import lineage
 from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe
+from stillhouse.review.gate import require_reviewed
 from stillhouse.run import Run, digest
 from stillhouse.storage import LocalStorage
 from stillhouse.teachers import told, tuned
@@ -58,8 +59,10 @@ def train(recipe: Recipe, run: Run) -> None:
     """Make RUN/student.
 
     Raises:
-        UserError: no dataset, an unknown model, another tokenizer than the teacher's, a loss that is not a number.
+        UserError: no dataset, a review that is still wanted, an unknown model, another tokenizer than the teacher's, a
+            loss that is not a number.
     """
+    require_reviewed(recipe, run)
     if recipe.student.openai is not None:
         train_openai(recipe, run)
         return

@@ -20,6 +20,7 @@ import pyarrow
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from stillhouse.data import REVIEWER
 from stillhouse.errors import UserError
 from stillhouse.run import Run
 from stillhouse.signal.columns import SIGNAL_FIELDS, signals
@@ -168,7 +169,7 @@ def _tables(path: Path, key: str) -> Iterator[pyarrow.Table]:
 def _checked(table: pyarrow.Table, key: str, wanted: Wanted) -> tuple[pyarrow.Table, float]:
     """The records that are learnt from, with their figures, and the teacher's mass summed over their tokens."""
     found = signals(table, name=key) if wanted.signal else [None] * table.num_rows
-    plain = ["id", "gold", "prompt_token_ids", "completion_token_ids", "finish_reason"]
+    plain = ["id", "teacher", "gold", "prompt_token_ids", "completion_token_ids", "finish_reason"]
     rows: list[dict[str, Any]] = table.select(plain).to_pylist()
     kept: list[int] = []
     tokens: dict[str, list[list[int] | None]] = {name: [] for name in _TOKENS}
@@ -179,9 +180,11 @@ def _checked(table: pyarrow.Table, key: str, wanted: Wanted) -> tuple[pyarrow.Ta
         where = f"{key}, record {row['id']}"
         if not prompt or not completion:
             raise UserError(f"{where} has no prompt or no completion: curate again")
-        if signal is not None or wanted.signal:
+        # A reviewer's correction is the one completion that has no distribution to learn from.
+        distilled = wanted.signal and row["teacher"] != REVIEWER
+        if signal is not None or distilled:
             _check_signal(signal, len(completion), where, ended=row["finish_reason"] == "stop")
-        scored = completion if wanted.signal else None
+        scored = completion if distilled else None
         target = completion
         if wanted.gold is not None:
             target = None if row["gold"] is None else wanted.gold(row["gold"])

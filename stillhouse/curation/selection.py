@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from stillhouse.curation.filters import FILTERS, REASONS
 from stillhouse.curation.rows import Drop, Row
 
-_ORDER = (*REASONS, *FILTERS, "duplicate", "near_duplicate", "semantic_duplicate", "extra")
+_ORDER = (*REASONS, *FILTERS, "duplicate", "near_duplicate", "semantic_duplicate", "extra", "rejected")
 
 
 class Selection:
@@ -30,6 +30,16 @@ class Selection:
     def kept(self) -> list[int]:
         """The rows that stay."""
         return [i for i, drop in enumerate(self.drops) if drop is None]
+
+    def placed(self) -> list[str]:
+        """[rows], the split of each; empty for one that is dropped."""
+        return [split if drop is None else "" for split, drop in zip(self.splits, self.drops, strict=True)]
+
+    def reject(self, splits: Sequence[str]) -> None:
+        """Drop the rows that have no split any more among `splits` [rows], once reviewers have said which."""
+        for i in self.kept():
+            if not splits[i]:
+                self.drops[i] = Drop("rejected")
 
     def texts(self) -> dict[str, str]:
         """The records that stay, with their texts; one that has several completions stands here once."""

@@ -17,6 +17,7 @@ from stillhouse.recipe.objective import Divergence, DivergenceKind, Tail
 from stillhouse.recipe.openai_student import OpenAIStudent
 from stillhouse.recipe.prices import Prices
 from stillhouse.recipe.release import Evaluation, Serving
+from stillhouse.recipe.review import Review
 from stillhouse.recipe.section import Disagreement, Name, Section
 from stillhouse.recipe.student import Student, StudentInit
 from stillhouse.recipe.task import Message, Sampling, Task
@@ -43,6 +44,7 @@ __all__ = [
     "OpenAIStudent",
     "Prices",
     "Recipe",
+    "Review",
     "Sampling",
     "Section",
     "Serving",
@@ -70,6 +72,7 @@ class Recipe(Section):
     ensemble: Ensemble | None = Field(default=None, description="More teachers beside it.")
     capture: Capture = Field(default_factory=Capture, description="How its answers are taken.")
     curation: Curation = Field(default_factory=Curation, description="How they become a dataset.")
+    review: Review = Field(default_factory=Review, description="Which of them people look at.")
     student: Student = Field(default_factory=Student, description="The small model and its training.")
     evaluation: Evaluation = Field(default_factory=Evaluation, description="What the student must promise.")
     serving: Serving = Field(default_factory=Serving, description="The endpoint.")

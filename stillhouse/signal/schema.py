@@ -203,10 +203,15 @@ def _is_split(path: str, kind: pyarrow.DataType) -> bool:
     return ".list." in path and (pyarrow.types.is_integer(kind) or pyarrow.types.is_float32(kind))
 
 
-def read_table(data: bytes, *, name: str) -> pyarrow.Table:
-    """The table in a Parquet file; `name` says in errors which one. Raises `UserError` for a damaged file."""
+def read_table(data: bytes, *, name: str, columns: Sequence[str] | None = None) -> pyarrow.Table:
+    """The table in a Parquet file, or some `columns` of it; `name` says in errors which file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    chosen = None if columns is None else list(columns)
     try:
-        table = pyarrow.parquet.read_table(pyarrow.BufferReader(data), page_checksum_verification=True)
+        table = pyarrow.parquet.read_table(pyarrow.BufferReader(data), columns=chosen, page_checksum_verification=True)
         # The footer has no checksum, and a name in it that is no text would fail wherever it is first looked at.
         _ = table.column_names
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:

@@ -16,10 +16,12 @@ import pyarrow
 import pytest
 
 from ray_jobs.curate import curate
+from stillhouse import lineage
 from stillhouse.curation.splits import SPLITS
-from stillhouse.data import Record
+from stillhouse.data import REVIEWER, Record
 from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe
+from stillhouse.review.state import ReviewState
 from stillhouse.run import Run
 from stillhouse.signal.schema import (
     RECORD_SCHEMA,
@@ -454,3 +456,74 @@ def test_disagreeing_completions_are_dropped_with_their_record(run: Run, make_re
     assert (counts["dropped_contract"], counts["dropped_consistency"]) == (1, 5)
     left = {one for table in dataset(run).values() for one in table["id"].to_pylist()}
     assert left == {f"id-{i}" for i in range(80)} - {"id-1", "id-2"}
+
+
+def test_what_people_judged_is_in_the_dataset_that_is_made_next(
+    run: Run, make_recipe: MakeRecipe, make_tokenizer: Callable[..., Any], tmp_path: Path
+) -> None:
+    make_tokenizer("positive negative").save_pretrained(tmp_path / "teacher")
+    (tmp_path / "teacher" / "config.json").write_text('{"model_type": "llama"}')
+
+    def recipe_of(**changes: Any) -> Recipe:
+        return make_recipe({"teacher.model": str(tmp_path / "teacher"), "review.share": 0.5, **changes})
+
+    def statuses() -> str:
+        return run.status("dataset", lineage.inputs("dataset", recipe, run)).state
+
+    recipe = recipe_of()
+    capture(run, recipe, [row(i, review(i)) for i in range(120)])
+    curate(recipe, run)
+    before = {split: set(table["id"].to_pylist()) for split, table in dataset(run).items()}
+    assert statuses() == "done"
+
+    first = ReviewState(recipe, run)
+    said = [item for item in first.sample.items if item.completion == " negative"]
+    where = {item.id: split for split, ids in before.items() for item in said if item.id in ids}
+    trained = [item for item in said if where[item.id] == "train"]
+    tested = [item for item in said if where[item.id] == "test"]
+    for item, verdict in ((trained[0], "reject"), (tested[0], "reject")):
+        first.judge(item, "ada", verdict)  # type: ignore[arg-type]
+    for item in (trained[1], tested[1]):
+        first.judge(item, "ada", "correct", "positive")
+    first.judge(trained[2], "ada", "accept")
+    error = first.standing().error
+    assert statuses() == "stale"
+
+    curate(recipe, run)
+    assert statuses() == "done"
+    tables = {split: table.to_pylist() for split, table in dataset(run).items()}
+    after = {split: {one["id"] for one in rows} for split, rows in tables.items()}
+    gone = {trained[0].id, tested[0].id}
+    assert after == {split: ids - gone for split, ids in before.items()}, "no other record moves"
+    records = {one["id"]: one for rows in tables.values() for one in rows}
+    learnt, measured = records[trained[1].id], records[tested[1].id]
+    assert (learnt["completion"], learnt["gold"], learnt["teacher"]) == (" positive", "positive", REVIEWER)
+    assert (learnt["completion_token_ids"], learnt["top_ids"]) == ([2, 0], None)
+    assert (measured["completion"], measured["answer"], measured["gold"]) == (" negative", "negative", "positive")
+    manifest = run.manifest("dataset")
+    assert manifest is not None
+    assert (manifest.counts["dropped_rejected"], manifest.counts["corrected"]) == (2, 1)
+    dropped = read_table(run.storage.read("dataset/dropped.parquet"), name="dropped").to_pylist()
+    assert {one["id"]: one["reason"] for one in dropped} == dict.fromkeys(gone, "rejected")
+
+    # The error is still that of the teacher, and the sample the same.
+    again = ReviewState(recipe, run)
+    assert again.sample == first.sample
+    assert again.standing().error == error
+    # Another share needs the records that are gone: curation draws from all of them.
+    recipe = recipe_of(**{"review.share": 0.6})
+    with pytest.raises(UserError, match="run `stillhouse curate` first"):
+        ReviewState(recipe, run)
+    curate(recipe, run)
+    wider = ReviewState(recipe, run)
+    assert wider.sample.population == 120
+    assert len(wider.sample.items) == pytest.approx(72, abs=4)
+    assert {trained[1].id, tested[1].id} <= set(wider.said)
+
+    recipe = recipe_of(**{"review.share": 1.0})
+    curate(recipe, run)
+    every = ReviewState(recipe, run)
+    for item in every.sample.items:
+        every.judge(item, "ada", "reject")
+    with pytest.raises(UserError, match="the review rejects every record of the calibration split"):
+        curate(recipe, run)

@@ -35,6 +35,7 @@ COMMANDS = (
     "status",
     "cost",
     "export",
+    "review",
     "submit",
 )
 

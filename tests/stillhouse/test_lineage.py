@@ -81,6 +81,7 @@ def _named(value: Any) -> str:
         ({"evaluation.alpha": 0.2}, {"evaluation"}),
         ({"prices.teacher_input": 2.0}, {"evaluation"}),
         ({"serving.port": 9000}, set()),
+        ({"review": {"share": 0.2, "max_error": 0.05}}, set()),
     ],
     ids=lambda value: next(iter(value), "nothing") if isinstance(value, dict) else None,
 )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from reviews_made import MakeRecipe, made, sentiments
 
-from ray_jobs.train.job import _cause, _tidy
+from ray_jobs.train.job import _cause, _tidy, train
 from stillhouse.errors import UserError
 from stillhouse.run import Run
 
@@ -44,3 +46,13 @@ def test_a_users_mistake_in_a_worker_comes_back_as_one() -> None:
     assert str(found) == "the tokenizer differs"
     crash = RuntimeError("a worker died")
     assert _cause(crash) is crash
+
+
+@pytest.mark.parametrize("student", [{}, {"openai": {"model": "gpt"}}], ids=["weights", "openai"])
+def test_no_training_starts_before_the_review_that_it_waits_for(
+    tmp_path: Path, make_recipe: MakeRecipe, student: dict[str, Any]
+) -> None:
+    recipe = make_recipe({"review.max_error": 0.3, "student": student})
+    reviewed = made(Run.open(str(tmp_path / "reviewed")), recipe, sentiments(100))
+    with pytest.raises(UserError, match=r"`review\.max_error` asks for 12 judged records, and there are 0; go on with"):
+        train(recipe, reviewed)

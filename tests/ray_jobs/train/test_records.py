@@ -13,7 +13,7 @@ import torch
 from ray_jobs.train import records
 from ray_jobs.train.batches import collate
 from ray_jobs.train.records import Split, Wanted, unpack
-from stillhouse.data import Record
+from stillhouse.data import REVIEWER, Record
 from stillhouse.errors import UserError
 from stillhouse.losses.mix import Objective, distillation_loss
 from stillhouse.run import Run
@@ -193,3 +193,18 @@ def test_text_alone_is_read_only_where_no_distribution_is_wanted(tmp_path: Path)
     losses = distillation_loss(torch.zeros(2, 12), targets, objective, kd_tokens=0, ce_tokens=2)
     assert losses.total == pytest.approx(math.log(12))
     assert losses.kd == 0
+
+
+def test_a_reviewers_correction_carries_cross_entropy_alone(tmp_path: Path) -> None:
+    corrected = {**_row([7], [12, 2], signal=None, gold="twelve"), "teacher": REVIEWER}
+    split = _split(tmp_path, _row([5], [10, 2]), corrected)
+
+    teachers, reviewers = split.examples([0, 1])
+    assert (teachers.signal is not None, teachers.cross_entropy) == (True, True)
+    assert (reviewers.completion.tolist(), reviewers.signal, reviewers.cross_entropy) == ([12, 2], None, True)
+    assert split.kd_tokens.tolist() == [2, 0]
+    assert split.ce_tokens.tolist() == [2, 2]
+
+    gold = _split(tmp_path / "gold", _row([5], [10, 2]), corrected, gold={"twelve": [12, 2]}.__getitem__)
+    (only,) = gold.examples([1])
+    assert (only.completion.tolist(), only.signal) == ([12, 2], None)
