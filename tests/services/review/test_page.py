@@ -231,7 +231,7 @@ def test_two_reviewers_by_keyboard(browser: Any, tmp_path: Path, make_recipe: Ma
     # Stopped and gone on with, the whole of it.
     with served(run, "--reviewer", "Cleo") as address:
         cleo = Reviewer(browser, address, None)
-        for _ in range(20):
+        for _ in range(60):  # a key that comes too early does nothing
             cleo.expect(re.compile(r"of 20 judged"))
             if cleo.page.get_by_role("heading", name="Nothing is left for you to judge").count():
                 break
