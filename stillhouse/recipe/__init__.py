@@ -12,6 +12,7 @@ from pydantic import Field
 from stillhouse.recipe.agreement import section_problems
 from stillhouse.recipe.capture import Capture, Curation, Engines
 from stillhouse.recipe.data import Data
+from stillhouse.recipe.judge import Judge
 from stillhouse.recipe.objective import Divergence, DivergenceKind, Tail
 from stillhouse.recipe.openai_student import OpenAIStudent
 from stillhouse.recipe.prices import Prices
@@ -34,6 +35,7 @@ __all__ = [
     "Engines",
     "Ensemble",
     "Evaluation",
+    "Judge",
     "Lora",
     "Member",
     "Message",

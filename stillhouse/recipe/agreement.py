@@ -40,6 +40,7 @@ def section_problems(sections: Mapping[str, Any]) -> Iterator[str]:
     if teacher is not None and teacher.url is not None:
         yield from _endpoint_problems(teacher, sections)
     yield from _ensemble_problems(sections)
+    yield from _judge_problems(sections)
 
 
 def _signal_problems(capture: Capture, student: Student) -> Iterator[str]:
@@ -96,6 +97,15 @@ def _endpoint_problems(teacher: Teacher, sections: Mapping[str, Any]) -> Iterato
                 "`capture.mode: topk` for `choices` needs logprobs that are normalised among the choices, as"
                 " `teacher.api: vllm` gives them: use `mode: text`"
             )
+
+
+def _judge_problems(sections: Mapping[str, Any]) -> Iterator[str]:
+    evaluation, teacher, ensemble = (sections.get(name) for name in ("evaluation", "teacher", "ensemble"))
+    judge = evaluation.judge if evaluation is not None else None
+    teachers = [*([teacher] if teacher is not None else []), *(ensemble.members if ensemble is not None else ())]
+    for one in teachers if judge is not None else ():
+        if one.url is not None and (one.url.rstrip("/"), one.model) == (judge.url.rstrip("/"), judge.model):
+            yield f"`evaluation.judge` is the teacher {one.model} itself, which would prefer its own answers: name another"
 
 
 def _ensemble_problems(sections: Mapping[str, Any]) -> Iterator[str]:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from stillhouse.recipe.judge import Judge
 from stillhouse.recipe.section import Section
 
 
@@ -23,6 +24,18 @@ class Evaluation(Section):
         description="Largest share of errors among the answers the student gives alone.",
     )
     delta: float = Field(default=0.05, gt=0, lt=1, description="Largest chance that the promise about alpha is broken.")
+    margin: float = Field(
+        default=0.02,
+        gt=0,
+        lt=1,
+        description="How much less often than the teacher student and cascade may be right and still count as no worse,"
+        " as a share of requests: two percentage points are what a few thousand test records can tell.",
+    )
+    judge: Judge | None = Field(
+        default=None,
+        description="A model that says whose answers are better, the student's or the teacher's; for `text` above all."
+        " Default: nobody does.",
+    )
 
 
 class Serving(Section):
