@@ -41,7 +41,8 @@ def judge(
     found = Loop().run(asking.all([p for p in chosen if p.student != p.teacher], questions))
     same = sum(p.student == p.teacher for p in chosen)
     known = [pair for pair in found if isinstance(pair, tuple)]
-    outcomes: list[Outcome] = [*(outcome(*pair) for pair in known), *["tie"] * same]
+    ties: list[Outcome] = ["tie"] * same
+    outcomes = [*(outcome(*pair) for pair in known), *ties]
     if found and not known:
         raise UserError(
             f"the judge {section.model} at {section.url} gave no verdict on any of {len(found)} records: {asking.sample}"

@@ -102,8 +102,9 @@ def _endpoint_problems(teacher: Teacher, sections: Mapping[str, Any]) -> Iterato
 def _judge_problems(sections: Mapping[str, Any]) -> Iterator[str]:
     evaluation, teacher, ensemble = (sections.get(name) for name in ("evaluation", "teacher", "ensemble"))
     judge = evaluation.judge if evaluation is not None else None
-    teachers = [*([teacher] if teacher is not None else []), *(ensemble.members if ensemble is not None else ())]
-    for one in teachers if judge is not None else ():
+    if judge is None:
+        return
+    for one in [*([teacher] if teacher is not None else []), *(ensemble.members if ensemble is not None else ())]:
         if one.url is not None and (one.url.rstrip("/"), one.model) == (judge.url.rstrip("/"), judge.model):
             yield f"`evaluation.judge` is the teacher {one.model} itself, which would prefer its own answers: name another"
 

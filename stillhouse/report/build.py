@@ -137,7 +137,12 @@ def build_report(
         spending=spending,
         curve=_curve(curve.threshold, curve.accepted, curve.wrong, len(predictions)),
         reliability=[Reliability(score="confidence", bins=reliability(confidence, right))],
-        cost_curve=cost_curve(predictions, against=against, threshold=threshold, prices=recipe.prices)
+        cost_curve=cost_curve(
+            predictions,
+            against="gold" if all(p.gold is not None for p in predictions) else against,
+            threshold=threshold,
+            prices=recipe.prices,
+        )
         if spending.per_million.teacher > 0
         else None,
         confusion=_confusion(predictions, task, found.reference),
@@ -179,9 +184,7 @@ def _check_answers(predictions: Sequence[Prediction], task: TaskSummary) -> None
                 )
 
 
-def _quality(
-    predictions: Sequence[Prediction], cascade: Sequence[str | None], calibration_error: float
-) -> Quality:
+def _quality(predictions: Sequence[Prediction], cascade: Sequence[str | None], calibration_error: float) -> Quality:
     gold = [p.gold for p in predictions]
     teacher = [p.teacher for p in predictions]
     student = [p.student for p in predictions]

@@ -27,7 +27,7 @@ def render_html(report: Report) -> str:
     calibration = report.release.calibration
     cost_curve = report.cost_curve
     return (
-        _environment()
+        environment()
         .get_template("report.html")
         .render(
             report=report,
@@ -47,7 +47,8 @@ def render_html(report: Report) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Templates, with the report's ways to write numbers; what they fill in is escaped."""
     environment = Environment(
         loader=PackageLoader("stillhouse", "report"),
         autoescape=True,

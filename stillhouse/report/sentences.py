@@ -39,9 +39,11 @@ def _judged(one: Judged) -> str:
     margin, sure = percent(found.margin), percent(found.level)
     measured = f"on {found.n:,} test records it differed on {percent(-found.difference)}"
     if found.verdict == "non-inferior":
-        return f"The {one.who} {same} all but {margin} of requests or fewer, with {sure} confidence: {measured}."
+        return f"The {one.who} {same} all but at most {margin} of requests, with {sure} confidence: {measured}."
     if found.verdict == "inferior":
-        return f"The {one.who} differs from the teacher on more than {margin} of requests, with {sure} confidence: {measured}."
+        return (
+            f"The {one.who} differs from the teacher on over {margin} of requests, with {sure} confidence: {measured}."
+        )
     told = f"These test records cannot tell whether the {one.who} {same} all but {margin} of requests: {measured}."
     if found.records_needed is None:
         return f"{told} More such records would not show it."
@@ -60,9 +62,8 @@ def alarms(found: SideBySide) -> list[str]:
     ]
     if not beaten:
         return []
-    return [
-        f"The teacher is no better than {' and '.join(beaten)}: there is little to distil, and the baseline costs nothing."
-    ]
+    beating = " and ".join(beaten)
+    return [f"The teacher is no better than {beating}: there is little to distil, and the baseline costs nothing."]
 
 
 def warnings(found: SideBySide) -> list[str]:
@@ -78,10 +79,11 @@ def warnings(found: SideBySide) -> list[str]:
         if beaten:
             what = "right" if against == "gold" else "of the teacher’s opinion"
             told.append(f"The student is {what} no more often than {' and '.join(beaten)}.")
-    if found.similarity and (student := found.similarity.get("student")) and not student.reached:
+    alike = found.similarity["student"] if found.similarity else None
+    if alike is not None and not alike.reached:
         told.append(
-            f"The student’s texts have a mean similarity of {student.mean.value:.2f} with the {_reference(found)}, not"
-            f" above the goal of {student.goal:g}."
+            f"The student’s texts have a mean similarity of {alike.mean.value:.2f} with the {_reference(found)}, not"
+            f" above the goal of {alike.goal:g}."
         )
     return told
 
@@ -97,4 +99,5 @@ def baseline_name(baseline: Baseline) -> str:
     """A baseline in words."""
     if baseline.label is not None:
         return f"always answering “{baseline.label}”"
-    return f"TF-IDF with logistic regression, trained on {'gold' if baseline.trained_on == 'gold' else 'the teacher’s answers'}"
+    learned = "gold" if baseline.trained_on == "gold" else "the teacher’s answers"
+    return f"TF-IDF with logistic regression, trained on {learned}"

@@ -24,7 +24,7 @@ TITLES = {
 _DECIMAL = {"rouge_l", "similarity"}
 """Metrics that are no shares, and are written as numbers."""
 
-_NAMES = {"majority": "Majority class", "tfidf": "TF-IDF", "tfidf_gold": "TF-IDF on gold"}
+NAMES = {"majority": "Majority class", "tfidf": "TF-IDF", "tfidf_gold": "TF-IDF on gold"}
 
 
 class Title(NamedTuple):
@@ -69,7 +69,7 @@ def tables(found: SideBySide) -> list[QualityTable]:
 def name_of(found: SideBySide, who: str) -> str:
     """A model or baseline, as a row's head."""
     label = next((baseline.label for baseline in found.baselines if baseline.who == who), None)
-    return f"Always “{label}”" if label is not None else _NAMES.get(who, who.capitalize())
+    return f"Always “{label}”" if label is not None else NAMES.get(who, who.capitalize())
 
 
 def cell(metric: str, measured: Measured) -> Cell:
@@ -90,11 +90,10 @@ def _table(found: SideBySide, against: Against) -> QualityTable:
     metrics = [name for name in TITLES if used & {(name, against), (name, None)}]
     rows = []
     for row in found.rows:
-        cells = [
-            None if (measured := row.get(name, None if name == "validity" else against)) is None
-            else cell(name, measured)
-            for name in metrics
-        ]  # fmt: skip
+        if row.who == against:  # who is held against itself is always right
+            continue
+        measured = [row.get(name, None if name == "validity" else against) for name in metrics]
+        cells = [cell(name, one) if one is not None else None for name, one in zip(metrics, measured, strict=True)]
         rows.append(Row(row.who, name_of(found, row.who), cells))
     of = {(one.of, one.minus, one.metric): one for one in found.differences if one.against == against}
     compared = [name for name in TITLES if any(name == metric for _, _, metric in of)]
