@@ -70,7 +70,7 @@ def _differences(
     """The second's minus the first's, of everyone and by every metric; and what could not be compared."""
     if not common:
         return [], [
-            "The two runs tested on different records, so the differences are not paired: look at the intervals of both."
+            "The two runs tested on different records, so their differences are not paired: look at both intervals."
         ]
     remarks = []
     if len(common) < max(len(one.answers), len(other.answers)):

@@ -45,7 +45,8 @@ def judge(
     outcomes = [*(outcome(*pair) for pair in known), *ties]
     if found and not known:
         raise UserError(
-            f"the judge {section.model} at {section.url} gave no verdict on any of {len(found)} records: {asking.sample}"
+            f"the judge {section.model} at {section.url} gave no verdict on any of {len(found)} records:"
+            f" {asking.sample}"
         )
     return tally(
         f"{section.model} at {section.url}",
@@ -97,7 +98,7 @@ class _Asking:
             return "unanswered"
         first, second = map(preference, replies)
         if first is None or second is None:
-            self.sample = self.sample or f"{self._endpoint.quoted(replies[0 if first is None else 1])!r} is none"
+            self.sample = self.sample or f"{self._endpoint.quoted(replies[0 if first is None else 1])!r} is not A, B or tie"
             return "unparsable"
         return first, second
 

@@ -106,7 +106,7 @@ def _judge_problems(sections: Mapping[str, Any]) -> Iterator[str]:
         return
     for one in [*([teacher] if teacher is not None else []), *(ensemble.members if ensemble is not None else ())]:
         if one.url is not None and (one.url.rstrip("/"), one.model) == (judge.url.rstrip("/"), judge.model):
-            yield f"`evaluation.judge` is the teacher {one.model} itself, which would prefer its own answers: name another"
+            yield f"`evaluation.judge` is the teacher {one.model} itself, which prefers its own answers: name another"
 
 
 def _ensemble_problems(sections: Mapping[str, Any]) -> Iterator[str]:

@@ -77,8 +77,8 @@ def warnings(found: SideBySide) -> list[str]:
             if student is not None and student.value <= share
         ]
         if beaten:
-            what = "right" if against == "gold" else "of the teacher’s opinion"
-            told.append(f"The student is {what} no more often than {' and '.join(beaten)}.")
+            what = "is right" if against == "gold" else "agrees with the teacher"
+            told.append(f"The student {what} no more often than {' and '.join(beaten)}.")
     alike = found.similarity["student"] if found.similarity else None
     if alike is not None and not alike.reached:
         told.append(
