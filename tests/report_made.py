@@ -99,7 +99,7 @@ def drawn(
     return found
 
 
-def train_split(n: int = 400, *, gold: bool = True, seed: int = 9) -> TrainSplit:
+def train_split(n: int = 200, *, gold: bool = True, seed: int = 9) -> TrainSplit:
     records = drawn("choices", n, seed=seed, gold=gold, prefix="t")
     return TrainSplit([p.text for p in records], [p.teacher for p in records], [p.gold for p in records])
 
@@ -111,7 +111,9 @@ def letters(texts: Sequence[str]) -> np.ndarray:
     return unit
 
 
-def made(kind: str = "choices", *, n: int = 300, gold: bool = True, recipe: Recipe | None = None, **rates: Any) -> Report:
+def made(
+    kind: str = "choices", *, n: int = 300, gold: bool = True, recipe: Recipe | None = None, **rates: Any
+) -> Report:
     """A whole report, from its calibration on."""
     recipe = recipe or recipe_of(kind)
     calibration = calibrate(

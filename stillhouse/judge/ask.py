@@ -98,7 +98,9 @@ class _Asking:
             return "unanswered"
         first, second = map(preference, replies)
         if first is None or second is None:
-            self.sample = self.sample or f"{self._endpoint.quoted(replies[0 if first is None else 1])!r} is not A, B or tie"
+            self.sample = (
+                self.sample or f"{self._endpoint.quoted(replies[0 if first is None else 1])!r} is not A, B or tie"
+            )
             return "unparsable"
         return first, second
 

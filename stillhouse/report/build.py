@@ -68,8 +68,9 @@ def build_report(
     `predictions` holds one `Prediction` for each test record, never one that the threshold was chosen on.
     `calibration` is `stillhouse.calibration.calibrate` of the calibration split at the recipe's alpha and
     delta. `run` is the run's URI; `funnel` maps each step of curation, in order, to the records left after
-    it; `notes` are remarks to print and `warnings` what was found before, one sentence each. `train` is what baselines learn from; without it
-    there are none. `embed` makes embeddings of texts; without it their similarity is not measured.
+    it; `notes` are remarks to print and `warnings` what was found before, one sentence each. `train` is what
+    baselines learn from; without it there are none. `embed` makes embeddings of texts; without it their
+    similarity is not measured.
 
     The cascade's answer is the student's where its confidence reaches the threshold, else the teacher's.
 
@@ -110,7 +111,7 @@ def build_report(
         run=run,
         name=recipe.name,
         verdict=sentences.verdict(found, released=threshold is not None),
-        summary=words.summary(calibration, quality, spending.per_million, fallback_rate),
+        summary=words.summary(calibration, found, spending.per_million, fallback_rate),
         released=threshold is not None,
         alarms=sentences.alarms(found),
         warnings=[

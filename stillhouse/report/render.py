@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from typing import TypeVar
@@ -9,11 +10,13 @@ from typing import TypeVar
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from stillhouse.cost.curve import CostPoint
+from stillhouse.metrics.bootstrap import Measured
 from stillhouse.metrics.fields import JsonQuality
 from stillhouse.report import chart, sentences, words
 from stillhouse.report.disagreements import Disagreement, Piece, marked
 from stillhouse.report.drift import DriftBaseline, Quantiles
 from stillhouse.report.model import CurvePoint, Report
+from stillhouse.report.side_by_side import SideBySide
 from stillhouse.report.tables import tables
 
 _COVERAGES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
@@ -33,6 +36,7 @@ def render_html(report: Report) -> str:
             report=report,
             tables=tables(report.side_by_side),
             percentages=report.task.kind != "text",
+            right=_right(report.side_by_side),
             chart=chart.risk_coverage_chart(report.curve, alpha=calibration.alpha, threshold=calibration.threshold),
             reliability_charts=[chart.reliability_chart(series.bins) for series in report.reliability],
             cost_chart=chart.cost_chart(cost_curve) if cost_curve else None,
@@ -70,6 +74,12 @@ def environment() -> Environment:
     return environment
 
 
+def _right(found: SideBySide) -> dict[str, Measured]:
+    """How often each is right, by what the verdict means by it."""
+    scores = {row.who: row.get(found.right_by, found.reference) for row in found.rows}
+    return {who: measured for who, measured in scores.items() if measured is not None}
+
+
 def _milestones(curve: Sequence[P], coverages: Sequence[float]) -> list[P]:
     """The curve in a few rows, for who cannot see the picture: the first point at each of some coverages."""
     found = [next(p for p in curve if p.coverage >= coverage - 1e-9) for coverage in coverages]
@@ -105,4 +115,14 @@ def _case(report: Report, case: Disagreement) -> tuple[Disagreement, list[Piece]
     """A case with the pieces of student, teacher and gold."""
     student, teacher = marked(case.student, case.teacher, report.task.kind)
     gold, _ = marked(case.gold, case.gold, report.task.kind)
-    return case, student, teacher, gold
+    return case, _unbroken(student), _unbroken(teacher), gold
+
+
+def _unbroken(pieces: Sequence[Piece]) -> list[Piece]:
+    """The same without marks on line breaks and indentation."""
+    return [
+        Piece(text, piece.differs and bool(text.strip()))
+        for piece in pieces
+        for text in re.split(r"(\s*\n\s*)", piece.text)
+        if text
+    ]

@@ -17,14 +17,13 @@ _RIGHT = {
 
 
 def verdict(found: SideBySide, *, released: bool) -> str:
-    """Whether what is released, and the student alone, are no worse than the teacher."""
+    """Whether the cascade, where one is released, and the student alone are no worse than the teacher."""
     if not found.non_inferiority:
         return "No test record has an answer that models could be held against, so nothing can be said of them."
     told = [one for one in found.non_inferiority if released or one.who == "student"]
     # The same words are not said twice.
     right = _RIGHT[found.right_by].format(reference=_reference(found))
-    lead = [] if released else ["The student is not ready to answer alone, so every request goes to the teacher."]
-    return " ".join([*lead, *map(_judged, told), right])
+    return " ".join([*map(_judged, told), right])
 
 
 def _reference(found: SideBySide) -> str:

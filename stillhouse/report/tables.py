@@ -86,15 +86,16 @@ def difference_cell(metric: str, measured: Measured) -> Cell:
 
 
 def _table(found: SideBySide, against: Against) -> QualityTable:
-    used = {(one.metric, one.against) for row in found.rows for one in row.scores}
-    metrics = [name for name in TITLES if used & {(name, against), (name, None)}]
+    # What is held against nothing stands in the first table alone.
+    alone = (None,) if against == found.reference else ()
+    used = {one.metric for row in found.rows for one in row.scores if one.against in (against, *alone)}
+    metrics = [name for name in TITLES if name in used]
     rows = []
     for row in found.rows:
-        if row.who == against:  # who is held against itself is always right
-            continue
         measured = [row.get(name, None if name == "validity" else against) for name in metrics]
         cells = [cell(name, one) if one is not None else None for name, one in zip(metrics, measured, strict=True)]
-        rows.append(Row(row.who, name_of(found, row.who), cells))
+        if any(cells):  # whoever is the reference is always right
+            rows.append(Row(row.who, name_of(found, row.who), cells))
     of = {(one.of, one.minus, one.metric): one for one in found.differences if one.against == against}
     compared = [name for name in TITLES if any(name == metric for _, _, metric in of)]
     differences = [

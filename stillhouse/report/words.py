@@ -3,7 +3,7 @@
 from stillhouse.calibration import Calibration
 from stillhouse.cost import Costs
 from stillhouse.metrics import Against, Estimate
-from stillhouse.report.model import Quality
+from stillhouse.report.side_by_side import SideBySide
 
 _WRONG = {"teacher": "differ from the teacher’s", "gold": "are wrong"}
 
@@ -68,19 +68,20 @@ def promise(calibration: Calibration, against: Against) -> str:
     )
 
 
-def summary(calibration: Calibration, quality: Quality, costs: Costs, fallback_rate: Estimate) -> str:
+def summary(calibration: Calibration, found: SideBySide, costs: Costs, fallback_rate: Estimate) -> str:
     """What the release comes to, in one to three sentences."""
     if calibration.threshold is None:
         return "The student is not ready to answer alone, so every request goes to the teacher."
     alone = 1 - fallback_rate.value
     parts = [f"The student can answer {percent(alone)} of the requests alone, and the teacher answers the rest."]
-    if quality.cascade and quality.teacher:
+    cascade, teacher = (found.row(who).get(found.right_by, found.reference) for who in ("cascade", "teacher"))
+    if cascade and teacher:
         parts.append(
-            f"Together they are right on {percent(quality.cascade.value)}, the teacher on its own on "
-            f"{percent(quality.teacher.value)}."
+            f"Together they are right on {percent(cascade.value)}, the teacher on its own on {percent(teacher.value)}."
         )
-    else:
-        parts.append(f"Together they give the teacher’s answer on {percent(quality.cascade_agreement.value)}.")
+    elif cascade:
+        same = "say the same as the teacher" if found.right_by == "alike" else "give the teacher’s answer"
+        parts.append(f"Together they {same} on {percent(cascade.value)}.")
     if costs.teacher > 0:
         change = costs.cascade / costs.teacher - 1
         less = "less" if change < 0 else "more"

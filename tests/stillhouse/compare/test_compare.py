@@ -102,9 +102,7 @@ def test_what_is_not_paired_is_said(tmp_path: Path) -> None:
     assert "their differences are not paired" in apart.remarks[0]
     some = compare(one, finished(tmp_path / "some", test[:80]))
     assert some.common_n == 80
-    assert some.remarks == (
-        "The runs have 80 test records in common, of 120 and 80: differences are on those alone.",
-    )
+    assert some.remarks == ("The runs have 80 test records in common, of 120 and 80: differences are on those alone.",)
     # A record of the same id with another text is another record.
     renamed = [replace(p, text=f"{p.text}!") for p in test]
     assert compare(one, finished(tmp_path / "renamed", renamed)).common_n == 0
