@@ -38,11 +38,11 @@ class Judge(Section):
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="Name of the environment variable that holds the key; null for an endpoint without keys.",
     )
-    prompt: str = Field(
-        default=PROMPT,
+    prompt: str | None = Field(
+        default=None,
         min_length=1,
         description="What the judge is asked, with `{question}`, `{first}` and `{second}`. The last line of its reply"
-        " has to be A, B or tie.",
+        " has to be A, B or tie. Default: which answer is more correct, more complete and more to the point.",
     )
     samples: int = Field(
         default=100, ge=1, description="Test records that are judged, each by two requests; drawn with the seed."
@@ -58,11 +58,11 @@ class Judge(Section):
 
     def filled(self, *, question: str, first: str, second: str) -> str:
         """The prompt for one pair of answers."""
-        return self.prompt.format_map({"question": question, "first": first, "second": second})
+        return (self.prompt or PROMPT).format_map({"question": question, "first": first, "second": second})
 
     def problems(self) -> Iterator[str]:
         try:
-            parts = [part for part in string.Formatter().parse(self.prompt) if part[1] is not None]
+            parts = [part for part in string.Formatter().parse(self.prompt or PROMPT) if part[1] is not None]
         except ValueError as error:
             yield f"`prompt` is malformed: {error}"
             return
