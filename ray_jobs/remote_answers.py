@@ -15,6 +15,7 @@ from stillhouse.endpoint.student import RemoteStudent, chat_model
 from stillhouse.errors import UserError
 from stillhouse.metrics import Prediction
 from stillhouse.recipe import Recipe
+from stillhouse.report.speed import Speed, Timed, speed
 from stillhouse.task import answer, render, sampling
 
 BATCH = 100
@@ -25,8 +26,8 @@ Row = Mapping[str, Any]
 
 def remote_predictions(
     recipe: Recipe, student: RemoteStudent, rows: Mapping[str, Sequence[Row]]
-) -> tuple[dict[str, list[Prediction]], list[str]]:
-    """The student's answers beside the teacher's, for every split in `rows`; and remarks, one sentence each.
+) -> tuple[dict[str, list[Prediction]], list[str], Speed | None]:
+    """The student's answers beside the teacher's, for every split in `rows`; remarks, one sentence each; and how fast.
 
     None has a confidence yet. An answer that the endpoint refuses to give, that breaks the contract or that comes
     without logprobs will have one of 0: in the cascade the teacher answers there.
@@ -35,7 +36,8 @@ def remote_predictions(
         UserError: the endpoint cannot be asked, tells no logprobs, or left too many questions without an answer.
     """
     say("evaluate", f"asks {student.model} at {student.url}")
-    asking = _Asking(recipe, chat_model(student, recipe))
+    model = chat_model(student, recipe)
+    asking = _Asking(recipe, model)
     progress = Progress("evaluate", sum(map(len, rows.values())), "records")
     loop = Loop()
     predictions: dict[str, list[Prediction]] = {}
@@ -46,7 +48,9 @@ def remote_predictions(
             predictions[split] += loop.run(asking.batch(batch))
             progress.add(len(batch))
     asking.check(sum(map(len, rows.values())))
-    return predictions, asking.remarks()
+    took = [Timed(seconds) for seconds in model.endpoint.took]
+    at_once = min(model.endpoint.settings.max_concurrency, BATCH)
+    return predictions, asking.remarks(), speed(f"{student.model} at {student.url}", took, at_once=at_once)
 
 
 class _Asking:

@@ -211,6 +211,28 @@ def cost(
 
 
 @app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="RUN", help="A finished run: a folder, or s3://bucket/prefix.")],
+    second: Annotated[str, typer.Argument(metavar="RUN", help="Another one, of the same task.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a self-contained page too.")] = None,
+) -> None:
+    """Hold two finished runs of one task against each other: quality, promises, costs, and what was changed."""
+    from stillhouse.compare import compare as hold
+    from stillhouse.compare.show import render_comparison, show
+    from stillhouse.embeddings import embed
+    from stillhouse.run import Run
+
+    found = hold(Run.open(first), Run.open(second), embed=embed)
+    if html is not None:
+        try:
+            html.write_text(render_comparison(found), encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"--html {html} cannot be written: {error.strerror}") from error
+    print(found.model_dump_json()) if as_json else show(found, console)
+
+
+@app.command()
 def export(
     target: Annotated[
         str, typer.Argument(metavar="RUN|RECIPE", help="A run with a dataset, or a recipe of such a run.")

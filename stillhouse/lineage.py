@@ -106,7 +106,7 @@ def inputs(step: Step, recipe: Recipe, run: Run) -> dict[str, str]:
         "student": _content(run, "student"),
         "task": task_hash(recipe.task),
         "student.engine": digest(recipe.student.engine.model_dump(mode="json", include=_ENGINE_FIELDS)),
-        "evaluation": digest(recipe.evaluation.model_dump(mode="json")),
+        "evaluation": digest(recipe.evaluation.model_dump(mode="json", exclude={"judge": ASKING})),
         "prices": digest(recipe.prices.model_dump(mode="json")),
         "seed": str(recipe.seed),
     }

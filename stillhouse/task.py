@@ -82,6 +82,13 @@ def chat_messages(prompt: Prompt) -> list[dict[str, Any]]:
     return [dict(message) for message in prompt.messages or ()]
 
 
+def told(prompt: Prompt) -> str:
+    """The prompt as a person reads it; messages with their roles."""
+    if prompt.text is not None:
+        return prompt.text
+    return "\n\n".join(f"{message['role']}: {message['content']}" for message in prompt.messages or ())
+
+
 def token_ids(prompt: Prompt, tokenizer: Any) -> list[int]:
     """The prompt's token ids: plain text as the tokenizer encodes it, messages through its chat template.
 

@@ -33,9 +33,9 @@ def sentiment(texts: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def commit_dataset(recipe: Recipe, run: Run, splits: Mapping[str, Sequence[dict[str, Any]]]) -> None:
-    """Write the splits as curation does, and finish the step."""
+    """Write the splits as curation does, and finish the step; a train split that is not given is empty."""
     run.begin(recipe)
-    for split, rows in splits.items():
+    for split, rows in {"train": [], **splits}.items():
         table = to_table(list(rows), mode="text")
         answers = [answer(recipe.task, each["completion"]) for each in rows]
         table = table.append_column("answer", pyarrow.array(answers, pyarrow.string()))

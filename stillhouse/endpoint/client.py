@@ -10,6 +10,7 @@ import os
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, TypeVar
@@ -27,6 +28,7 @@ LONGEST_WAIT_S = 900.0
 
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 60.0
 _LONGEST_QUOTE = 300
+_TIMED = 1_000
 _UNSUPPORTED = {"unsupported_parameter", "unsupported_value", "unknown_parameter"}
 _SAME_FOR_ALL = {"response_format", "logprobs", "top_logprobs", "n", "seed", "stop", "temperature", "top_p", "model"}
 """Parameters that no record can be blamed for."""
@@ -79,6 +81,9 @@ class Endpoint:
         section: where the recipe says so, for errors.
         model: that is asked, for errors; None: the recipe's.
         patience_s: longest `Retry-After` that is waited for, in seconds.
+
+    Attributes:
+        took: seconds of the latest 1,000 requests that were answered, without waiting for their turn.
     """
 
     def __init__(
@@ -109,6 +114,7 @@ class Endpoint:
             ),
         )
         self._broken: UserError | None = None
+        self.took: deque[float] = deque(maxlen=_TIMED)
 
     def reopen(self) -> None:
         """Ask again, whatever was wrong before."""
@@ -162,6 +168,7 @@ class Endpoint:
             async with self.pace.turn() as turn:
                 if self._broken is not None:
                     raise self._broken
+                began = time.monotonic()
                 try:
                     async with asyncio.timeout(limit_s or self.settings.timeout_s):
                         result = await send()
@@ -175,6 +182,7 @@ class Endpoint:
                         unsent()
                 else:
                     turn.answered()
+                    self.took.append(time.monotonic() - began)
                     return result
             if attempt == self._most:
                 break

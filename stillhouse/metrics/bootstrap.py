@@ -4,6 +4,9 @@ Percentile intervals of the bootstrap (Efron and Tibshirani 1993, "An Introducti
 is resampled are records, each with all of its answers, so that a difference of two models on the same records is a
 paired one. It takes the records for independent, and needs some dozens of them; where all are alike there is nothing to
 resample, and the interval has no width.
+
+Records that are alike are drawn together, as counts: how often each kind of record is in a resample is multinomial. On
+50,000 records that answers can only tell apart in some hundred ways this takes milliseconds, not minutes.
 """
 
 from __future__ import annotations
@@ -15,11 +18,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 RESAMPLES = 10_000
 
+_FEWEST = 1_000
+
+_DRAWS = 5 * 10**7
+"""Numbers that one interval may draw, seconds of work: with more than 5,000 kinds of records there are fewer resamples,
+though never fewer than 1,000."""
+
 _ELEMENTS = 2**21
-"""Numbers that are resampled at once: 16 MiB an array."""
+"""Counts that are held at once: 16 MiB."""
 
 Statistic = Callable[..., np.ndarray]
-"""Of columns [..., n] and the keyword `axis=-1`, to values [...]."""
+"""Of columns [kinds] and the keyword `counts` [..., kinds], how often each kind of record occurs, to values [...]."""
 
 
 class Measured(BaseModel):
@@ -34,9 +43,15 @@ class Measured(BaseModel):
     level: float = Field(default=0.95, gt=0, lt=1, description="The interval's confidence level.")
 
 
+def mean(values: np.ndarray, *, counts: np.ndarray) -> np.ndarray:
+    """The mean of a column, as a `Statistic`."""
+    found: np.ndarray = counts @ values / counts.sum(axis=-1)
+    return found
+
+
 def bootstrap(
     columns: Sequence[np.ndarray],
-    statistic: Statistic = np.mean,
+    statistic: Statistic = mean,
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,
@@ -46,7 +61,8 @@ def bootstrap(
 
     Args:
         columns: each [n], one value a record; they are resampled together.
-        statistic: vectorised: given the columns, each [..., n], and `axis=-1`.
+        statistic: given the columns of the kinds of records that there are, and how often each occurs.
+        resamples: at most; fewer where there are more than 5,000 kinds of records.
 
     Raises:
         ValueError: no records, columns of different lengths, or values that are not finite.
@@ -59,24 +75,20 @@ def bootstrap(
         raise ValueError("There are no records to resample.")
     if not all(np.isfinite(array).all() for array in arrays):
         raise ValueError("Some values of the records are not finite.")
-    value = float(statistic(*arrays, axis=-1))
-    if n == 1 or all((array == array[0]).all() for array in arrays):
+    _, first, counts = np.unique(np.column_stack(arrays), axis=0, return_index=True, return_counts=True)
+    kinds = [array[first] for array in arrays]
+    value = float(statistic(*kinds, counts=counts))
+    if first.size == 1:
         return Measured(value=value, low=value, high=value, n=n, level=level)
-    from scipy.stats import bootstrap as resample  # most of a second to import
-
-    interval = resample(
-        arrays,
-        statistic,
-        n_resamples=resamples,
-        batch=max(1, _ELEMENTS // n),
-        vectorized=True,
-        paired=True,
-        axis=-1,
-        confidence_level=level,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Measured(value=value, low=float(interval.low), high=float(interval.high), n=n, level=level)
+    left = min(resamples, max(_FEWEST, _DRAWS // first.size))
+    batch = max(1, _ELEMENTS // first.size)
+    rng, found = np.random.default_rng(seed), []
+    while left > 0:
+        drawn = rng.multinomial(n, counts / n, size=min(batch, left))
+        found.append(statistic(*kinds, counts=drawn))
+        left -= len(drawn)
+    low, high = np.quantile(np.concatenate(found), [(1 - level) / 2, (1 + level) / 2])
+    return Measured(value=value, low=float(low), high=float(high), n=n, level=level)
 
 
 def paired_bootstrap(difference: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES) -> Measured:

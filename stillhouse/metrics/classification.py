@@ -75,25 +75,18 @@ def codes(answers: Sequence[str | None], labels: Sequence[str]) -> np.ndarray:
     return np.array([position.get(answer, len(labels)) for answer in answers], dtype=np.int64)
 
 
-def macro_f1(reference: np.ndarray, answers: np.ndarray, *, labels: int, axis: int = -1) -> np.ndarray:
-    """Macro-F1 [...] of `codes` [..., n], as `classification` has it; for resampling.
+def macro_f1(reference: np.ndarray, answers: np.ndarray, *, labels: int, counts: np.ndarray) -> np.ndarray:
+    """Macro-F1 [...] of `codes` [kinds], each of which occurs `counts` [..., kinds] times, as `classification` has it.
 
     Every reference is one of the labels, that is below `labels`. The mean is over the classes that occur.
     """
-    reference, answers = np.moveaxis(reference, axis, -1), np.moveaxis(answers, axis, -1)
-    occurring = _counted(reference, labels) + _counted(answers, labels)
-    # A wrong answer is counted with what is no label.
-    right = _counted(np.where(reference == answers, reference, labels), labels)
+    places = np.arange(labels)
+    is_reference, is_answer = reference[:, None] == places, answers[:, None] == places
+    # In float64, which BLAS multiplies: counts are exact in it.
+    occurring = counts.astype(np.float64) @ (is_reference.astype(np.float64) + is_answer)
+    right = counts.astype(np.float64) @ (is_reference & is_answer).astype(np.float64)
     found: np.ndarray = _share(2 * right, occurring).sum(axis=-1) / np.maximum(1, (occurring > 0).sum(axis=-1))
     return found
-
-
-def _counted(values: np.ndarray, labels: int) -> np.ndarray:
-    """How often each label occurs: [..., n] to [..., labels]."""
-    rows = values.reshape(-1, values.shape[-1])
-    offsets = np.arange(len(rows))[:, None] * (labels + 1)
-    counts = np.bincount((rows + offsets).ravel(), minlength=len(rows) * (labels + 1))
-    return counts.reshape(*values.shape[:-1], labels + 1)[..., :labels]
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -10,14 +10,17 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from stillhouse.metrics.bootstrap import Measured, Statistic, bootstrap
+from stillhouse.metrics.bootstrap import Measured, Statistic, bootstrap, mean
 from stillhouse.metrics.classification import codes, macro_f1
+from stillhouse.metrics.estimate import proportion
 from stillhouse.metrics.fields import leaf_counts, micro_f1
 from stillhouse.metrics.predictions import Against
-from stillhouse.metrics.texts import rouge_l
+from stillhouse.metrics.texts import ALIKE, rouge_l
 
 Answers = Sequence[str | None]
 Columns = tuple[np.ndarray, ...]
+Cosine = Callable[[Answers, Sequence[str]], np.ndarray]
+"""Of answers and references to the cosine of their embeddings, float64 [n]; 0 for no answer."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,14 @@ class Metric:
 
     Attributes:
         columns: from answers and references to what is known of each record, arrays [n].
-        statistic: from these, resampled to [..., n], to the metric [...].
+        statistic: from these, and how often each kind of record occurs, to the metric.
+        share: whether it is the mean of zeros and ones.
     """
 
     name: str
     columns: Callable[[Answers, Sequence[str]], Columns]
-    statistic: Statistic = np.mean
+    statistic: Statistic = mean
+    share: bool = False
 
 
 class Difference(BaseModel):
@@ -48,20 +53,52 @@ class Difference(BaseModel):
     difference: Measured = Field(description="The one minus the other, with its paired bootstrap interval.")
 
 
-def metrics_of(kind: Literal["choices", "json", "text"], labels: Sequence[str] = ()) -> tuple[Metric, ...]:
-    """The metrics of a task's contract; `labels` are the choices in graded form."""
+def metrics_of(
+    kind: Literal["choices", "json", "text"], labels: Sequence[str] = (), *, cosine: Cosine | None = None
+) -> tuple[Metric, ...]:
+    """The metrics of a task's contract; the last share among them says which answers are right.
+
+    Args:
+        labels: the choices in graded form.
+        cosine: for `text`: of the embeddings of answers and references; None: similarity is not measured.
+    """
     if kind == "choices":
         return (
-            Metric("accuracy", _exact),
+            Metric("accuracy", _exact, share=True),
             Metric(
                 "macro_f1",
                 lambda answers, reference: (codes(reference, labels), codes(answers, labels)),
                 partial(macro_f1, labels=len(labels)),
             ),
         )
+    exact = Metric("exact_match", _exact, share=True)
     if kind == "json":
-        return (Metric("exact_match", _exact), Metric("field_f1", leaf_counts, micro_f1))
-    return (Metric("exact_match", _exact), Metric("rouge_l", lambda answers, truth: (rouge_l(answers, truth),)))
+        return (exact, Metric("field_f1", leaf_counts, micro_f1))
+    rouge = Metric("rouge_l", lambda answers, truth: (rouge_l(answers, truth),))
+    if cosine is None:
+        return (exact, rouge)
+    return (
+        exact,
+        rouge,
+        Metric("similarity", lambda answers, truth: (cosine(answers, truth),)),
+        Metric("alike", lambda answers, truth: ((cosine(answers, truth) > ALIKE).astype(np.float64),), share=True),
+    )
+
+
+def measure(metric: Metric, answers: Answers, reference: Answers, *, seed: int = 0) -> Measured | None:
+    """One metric of one model, over the records that have a reference; None where none has.
+
+    A share has its Wilson interval, which has a width at 0 and 1 too; anything else that of the bootstrap. Raises
+    ValueError when the lengths differ.
+    """
+    pairs = [(given, truth) for given, truth in zip(answers, reference, strict=True) if truth is not None]
+    if not pairs:
+        return None
+    columns = metric.columns([given for given, _ in pairs], [truth for _, truth in pairs])
+    if not metric.share:
+        return bootstrap(columns, metric.statistic, seed=seed)
+    share = proportion(int(columns[0].sum()), len(pairs))
+    return Measured(value=share.value, low=share.low, high=share.high, n=share.n)
 
 
 def differences(
@@ -104,8 +141,8 @@ def differences(
                     of=first,
                     minus=second,
                     against=against,
-                    first=float(metric.statistic(*columns[first], axis=-1)),
-                    second=float(metric.statistic(*columns[second], axis=-1)),
+                    first=float(metric.statistic(*columns[first], counts=np.ones(len(truth)))),
+                    second=float(metric.statistic(*columns[second], counts=np.ones(len(truth)))),
                     difference=bootstrap(
                         (*columns[first], *columns[second]),
                         partial(_difference, metric.statistic, len(columns[first])),
@@ -116,8 +153,8 @@ def differences(
     return found
 
 
-def _difference(statistic: Statistic, width: int, *columns: np.ndarray, axis: int = -1) -> np.ndarray:
-    found: np.ndarray = statistic(*columns[:width], axis=axis) - statistic(*columns[width:], axis=axis)
+def _difference(statistic: Statistic, width: int, *columns: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    found: np.ndarray = statistic(*columns[:width], counts=counts) - statistic(*columns[width:], counts=counts)
     return found
 
 

@@ -100,10 +100,10 @@ def leaf_counts(answers: Sequence[str | None], reference: Sequence[str]) -> tupl
     return right, given, wanted
 
 
-def micro_f1(right: np.ndarray, given: np.ndarray, wanted: np.ndarray, *, axis: int = -1) -> np.ndarray:
-    """F1 [...] over all leaves, from the columns [..., n] of `leaf_counts`; for resampling. No leaves at all: 0."""
-    whole = given.sum(axis=axis) + wanted.sum(axis=axis)
-    found: np.ndarray = 2 * right.sum(axis=axis) / np.maximum(1, whole)
+def micro_f1(right: np.ndarray, given: np.ndarray, wanted: np.ndarray, *, counts: np.ndarray) -> np.ndarray:
+    """F1 [...] over all leaves, from the columns [kinds] of `leaf_counts`, each of which occurs `counts` [..., kinds]
+    times; for resampling. No leaves at all: 0."""
+    found: np.ndarray = 2 * (counts @ right) / np.maximum(1, counts @ given + counts @ wanted)
     return found
 
 

@@ -13,6 +13,7 @@ from stillhouse.recipe.agreement import section_problems
 from stillhouse.recipe.capture import Capture, Engines
 from stillhouse.recipe.curation import Curation, Filters
 from stillhouse.recipe.data import Data
+from stillhouse.recipe.judge import Judge
 from stillhouse.recipe.objective import Divergence, DivergenceKind, Tail
 from stillhouse.recipe.openai_student import OpenAIStudent
 from stillhouse.recipe.prices import Prices
@@ -37,6 +38,7 @@ __all__ = [
     "Ensemble",
     "Evaluation",
     "Filters",
+    "Judge",
     "Lora",
     "Member",
     "Message",

@@ -45,6 +45,7 @@ def section_problems(sections: Mapping[str, Any]) -> Iterator[str]:
         yield from _endpoint_problems(teacher, sections)
     yield from _ensemble_problems(sections)
     yield from _filter_problems(sections)
+    yield from _judge_problems(sections)
 
 
 def _score_problems(evaluation: Evaluation, task: Task | None, student: Student | None) -> Iterator[str]:
@@ -114,6 +115,16 @@ def _endpoint_problems(teacher: Teacher, sections: Mapping[str, Any]) -> Iterato
                 "`capture.mode: topk` for `choices` needs logprobs that are normalised among the choices, as"
                 " `teacher.api: vllm` gives them: use `mode: text`"
             )
+
+
+def _judge_problems(sections: Mapping[str, Any]) -> Iterator[str]:
+    evaluation, teacher, ensemble = (sections.get(name) for name in ("evaluation", "teacher", "ensemble"))
+    judge = evaluation.judge if evaluation is not None else None
+    if judge is None:
+        return
+    for one in [*([teacher] if teacher is not None else []), *(ensemble.members if ensemble is not None else ())]:
+        if one.url is not None and (one.url.rstrip("/"), one.model) == (judge.url.rstrip("/"), judge.model):
+            yield f"`evaluation.judge` is the teacher {one.model} itself, which prefers its own answers: name another"
 
 
 def _ensemble_problems(sections: Mapping[str, Any]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from stillhouse.confidence.features import FEATURES, FeatureName
+from stillhouse.recipe.judge import Judge
 from stillhouse.recipe.section import Section
 
 ScoreName = Literal["auto", "sequence_probability", "logistic", "isotonic"] | FeatureName
@@ -39,6 +40,18 @@ class Evaluation(Section):
         max_length=8,
         description="For `text` that is streamed: after how many tokens the student may be judged; each of them gets a"
         " score, a threshold and a promise of its own.",
+    )
+    margin: float = Field(
+        default=0.02,
+        gt=0,
+        lt=1,
+        description="How much less often than the teacher student and cascade may be right and still count as no worse,"
+        " as a share of requests: two percentage points are what a few thousand test records can tell.",
+    )
+    judge: Judge | None = Field(
+        default=None,
+        description="A model that says whose answers are better, the student's or the teacher's; for `text` above all."
+        " Default: nobody does.",
     )
 
     def problems(self) -> Iterator[str]:

@@ -1,11 +1,16 @@
 """From test predictions to a `Report`: the one entry that the evaluation calls."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from stillhouse.calibration import Calibrated
+from stillhouse.confidence import SEQUENCE_PROBABILITY
 from stillhouse.cost import Tokens, costs
+from stillhouse.cost.curve import cost_curve
+from stillhouse.judge.judgement import Judgement
 from stillhouse.metrics import (
     Against,
     Estimate,
@@ -14,30 +19,34 @@ from stillhouse.metrics import (
     agreement,
     confusion,
     expected_calibration_error,
-    majority,
     proportion,
     risk_coverage,
 )
+from stillhouse.metrics.reliability import reliability
 from stillhouse.recipe import Recipe, Task
-from stillhouse.report import words
+from stillhouse.report import sentences, words
+from stillhouse.report.baselines import TrainSplit, baseline_answers
+from stillhouse.report.disagreements import worst
+from stillhouse.report.drift import DriftBaseline
 from stillhouse.report.model import (
-    Baseline,
     Confusion,
     CurvePoint,
-    Disagreement,
     Lineage,
     Models,
     Quality,
     Release,
+    Reliability,
     Report,
     Spending,
     TaskSummary,
     WindowRelease,
 )
+from stillhouse.report.side_by_side import Embed, cosine_of, side_by_side
+from stillhouse.report.speed import Speed
+from stillhouse.run import digest
 from stillhouse.teachers import told
 
 CURVE_POINTS = 200  # a curve of more points is no more readable, only larger
-WORST = 20
 
 
 def build_report(
@@ -49,13 +58,21 @@ def build_report(
     funnel: Mapping[str, int],
     lineage: Lineage,
     notes: Sequence[str] = (),
+    warnings: Sequence[str] = (),
+    train: TrainSplit | None = None,
+    embed: Embed | None = None,
+    speed: Speed | None = None,
+    drift: DriftBaseline | None = None,
+    judgement: Judgement | None = None,
 ) -> Report:
     """The report on the test split.
 
     `predictions` holds one `Prediction` for each test record, never one that the threshold was chosen on.
     `calibrated` is `stillhouse.calibration.calibrate` of the calibration split, whose score made the predictions'
     confidences. `run` is the run's URI; `funnel` maps each step of curation, in order, to the records left after
-    it; `notes` are remarks to print, one sentence each.
+    it; `notes` are remarks to print and `warnings` what was found before, one sentence each. `train` is what
+    baselines learn from; without it there are none. `embed` makes embeddings of texts; without it their
+    similarity is not measured.
 
     The cascade's answer is the student's where its confidence reaches the threshold, else the teacher's.
 
@@ -75,15 +92,33 @@ def build_report(
     curve = risk_coverage(confidence, right)  # checks the confidences, before any of them decides
 
     alone, fallback_rate, alone_error = _alone(confidence, right, threshold)
-    quality = _quality(predictions, alone, task, expected_calibration_error(confidence, right))
+    cascade = [p.student if own else p.teacher for p, own in zip(predictions, alone, strict=True)]
+    quality = _quality(predictions, cascade, expected_calibration_error(confidence, right))
     spending = _spending(predictions, recipe, fallback_rate.value)
+    cosine = None
+    if task.kind == "text" and embed is not None:
+        cosine = cosine_of(embed, [[answer for p in predictions for answer in (p.gold, p.teacher, p.student)]])
+    found = side_by_side(
+        predictions,
+        cascade,
+        kind=task.kind,
+        labels=task.choices,
+        baselines=baseline_answers(train, [p.text for p in predictions]) if train and task.kind == "choices" else {},
+        margin=recipe.evaluation.margin,
+        cosine=cosine,
+        seed=recipe.seed,
+    )
     return Report(
         run=run,
         name=recipe.name,
-        verdict=words.verdict(calibration, quality, spending.per_million, fallback_rate),
+        verdict=sentences.verdict(found, released=threshold is not None),
+        summary=words.summary(calibration, found, spending.per_million, fallback_rate),
         released=threshold is not None,
+        alarms=sentences.alarms(found),
         warnings=[
-            *words.warnings(calibration, quality, spending.per_million, alone_error, len(predictions)),
+            *sentences.warnings(found),
+            *warnings,
+            *words.warnings(calibration, spending.per_million, alone_error, len(predictions)),
             *calibrated.warnings,
             *(warning for window in calibrated.windows.values() for warning in window.warnings),
         ],
@@ -93,7 +128,9 @@ def build_report(
         funnel=dict(funnel),
         test_n=len(predictions),
         gold_n=sum(p.gold is not None for p in predictions),
+        test_hash=digest(sorted((p.id, p.text) for p in predictions)),
         quality=quality,
+        side_by_side=found,
         release=Release(
             against=against,
             selection=calibrated.selection,
@@ -107,8 +144,20 @@ def build_report(
         ),
         spending=spending,
         curve=_curve(curve.threshold, curve.accepted, curve.wrong, len(predictions)),
-        confusion=_confusion(predictions, task, against),
-        disagreements=_disagreements(predictions, alone),
+        reliability=_reliabilities(predictions, calibrated, confidence, right),
+        cost_curve=cost_curve(
+            predictions,
+            against="gold" if all(p.gold is not None for p in predictions) else against,
+            threshold=threshold,
+            prices=recipe.prices,
+        )
+        if spending.per_million.teacher > 0
+        else None,
+        confusion=_confusion(predictions, task, found.reference),
+        speed=speed,
+        drift=drift,
+        judgement=judgement,
+        disagreements=worst(predictions, alone, cosine=cosine),
         lineage=lineage,
     )
 
@@ -120,6 +169,18 @@ def _alone(
     alone = np.zeros(confidence.size, dtype=bool) if threshold is None else confidence >= threshold
     error = proportion(int((alone & ~right).sum()), int(alone.sum())) if alone.any() else None
     return alone, proportion(int((~alone).sum()), confidence.size), error
+
+
+def _reliabilities(
+    predictions: Sequence[Prediction], calibrated: Calibrated, confidence: np.ndarray, right: np.ndarray
+) -> list[Reliability]:
+    """Of the confidence, and beside a score that was picked or fitted that of the plain sequence probability."""
+    found = [Reliability(score="confidence", bins=reliability(confidence, right))]
+    if calibrated.selection.score != SEQUENCE_PROBABILITY:
+        told = [p.evidence if p.student is not None else None for p in predictions]
+        plain = np.array([0.0 if one is None else SEQUENCE_PROBABILITY(one) for one in told])
+        found.append(Reliability(score="sequence probability", bins=reliability(plain, right)))
+    return found
 
 
 def _window(tokens: int, calibrated: Calibrated, predictions: Sequence[Prediction], right: np.ndarray) -> WindowRelease:
@@ -164,20 +225,14 @@ def _check_answers(predictions: Sequence[Prediction], task: TaskSummary) -> None
                 )
 
 
-def _quality(
-    predictions: Sequence[Prediction], alone: np.ndarray, task: TaskSummary, calibration_error: float
-) -> Quality:
+def _quality(predictions: Sequence[Prediction], cascade: Sequence[str | None], calibration_error: float) -> Quality:
     gold = [p.gold for p in predictions]
     teacher = [p.teacher for p in predictions]
     student = [p.student for p in predictions]
-    cascade = [s if own else t for s, t, own in zip(student, teacher, alone, strict=True)]
-    # Without gold the teacher's answers stand in: a student that parrots the commonest one agrees that often.
-    common = majority(gold) or majority(teacher) if task.kind == "choices" else None
     return Quality(
         teacher=accuracy(teacher, gold),
         student=accuracy(student, gold),
         cascade=accuracy(cascade, gold),
-        baseline=Baseline(label=common[0], share=common[1]) if common else None,
         agreement=agreement(student, teacher),
         cascade_agreement=agreement(cascade, teacher),
         calibration_error=calibration_error,
@@ -219,29 +274,9 @@ def _share(part: np.integer, whole: np.integer) -> Estimate:
     return proportion(int(part), int(whole))
 
 
-def _confusion(predictions: Sequence[Prediction], task: TaskSummary, against: Against) -> Confusion | None:
+def _confusion(predictions: Sequence[Prediction], task: TaskSummary, reference: Against) -> Confusion | None:
     if task.kind != "choices":
         return None
-    reference: Against = "gold" if any(p.gold is not None for p in predictions) else against
     truth = [p.gold if reference == "gold" else p.teacher for p in predictions]
     counts = confusion(truth, [p.student for p in predictions], task.choices)
     return Confusion(reference=reference, labels=task.choices, counts=counts)
-
-
-def _disagreements(predictions: Sequence[Prediction], alone: np.ndarray) -> list[Disagreement]:
-    """The most confident first: those are what a threshold cannot catch."""
-    differing = [i for i, p in enumerate(predictions) if p.student is None or p.student != p.teacher]
-    differing.sort(key=lambda i: (-predictions[i].confidence, predictions[i].id))
-    return [
-        Disagreement(
-            id=p.id,
-            text=p.text,
-            gold=p.gold,
-            teacher=p.teacher,
-            student=p.student,
-            confidence=p.confidence,
-            alone=bool(alone[i]),
-        )
-        for i in differing[:WORST]
-        for p in (predictions[i],)
-    ]

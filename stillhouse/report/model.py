@@ -2,17 +2,19 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from stillhouse.calibration import Calibration, Selection
 from stillhouse.cost import Costs, Tokens
+from stillhouse.cost.curve import CostCurve
+from stillhouse.judge.judgement import Judgement
 from stillhouse.metrics import Against, Estimate
-
-
-class Part(BaseModel):
-    """A part of the report: read only, without unknown keys, and every number finite."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+from stillhouse.metrics.reliability import ReliabilityBin
+from stillhouse.report.disagreements import WORST, Disagreement
+from stillhouse.report.drift import DriftBaseline
+from stillhouse.report.part import Part
+from stillhouse.report.side_by_side import SideBySide
+from stillhouse.report.speed import Speed
 
 
 class Models(Part):
@@ -30,22 +32,12 @@ class TaskSummary(Part):
     choices: list[str] = Field(description="Answers allowed, in graded form; empty unless kind is choices.")
 
 
-class Baseline(Part):
-    """Always giving the most common answer: what any model has to beat."""
-
-    label: str = Field(description="The most common answer among the test records' references.")
-    share: Estimate = Field(description="How often always giving it is right.")
-
-
 class Quality(Part):
-    """How often answers are right on the test records; None where nothing is there to compare with."""
+    """The headline: how often answers are the very same; None where nothing is there to compare with."""
 
     teacher: Estimate | None = Field(description="Teacher's accuracy against gold.")
     student: Estimate | None = Field(description="Student's accuracy against gold, answering everything.")
     cascade: Estimate | None = Field(description="Cascade's accuracy against gold.")
-    baseline: Baseline | None = Field(
-        description="Majority class, of gold where there is gold, else of the teacher; only for choices."
-    )
     agreement: Estimate = Field(description="Share of records on which student and teacher give the same answer.")
     cascade_agreement: Estimate = Field(description="Share on which cascade and teacher give the same answer.")
     calibration_error: float = Field(
@@ -109,16 +101,11 @@ class Confusion(Part):
     )
 
 
-class Disagreement(Part):
-    """A test record on which the student differs from the teacher."""
+class Reliability(Part):
+    """A confidence beside the share of right answers."""
 
-    id: str
-    text: str
-    gold: str | None
-    teacher: str | None
-    student: str | None
-    confidence: float = Field(ge=0, le=1)
-    alone: bool = Field(description="Whether the policy would have sent the student's answer out.")
+    score: str = Field(description="What the confidence is.")
+    bins: tuple[ReliabilityBin, ...] = Field(description="Those that hold test records, confidence ascending.")
 
 
 class Lineage(Part):
@@ -134,11 +121,13 @@ class Lineage(Part):
 class Report(Part):
     """Everything the evaluation has to say."""
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     run: str = Field(description="Where the run lies.")
     name: str = Field(description="The recipe's name.")
-    verdict: str = Field(description="What it comes to, in plain words.")
+    verdict: str = Field(description="Whether cascade and student are no worse than the teacher, in plain words.")
+    summary: str = Field(description="What the release comes to: coverage, quality and cost.")
     released: bool = Field(description="Whether there is a threshold, so that the student may answer alone.")
+    alarms: list[str] = Field(description="What makes all else pointless, such as a teacher worse than a baseline.")
     warnings: list[str] = Field(description="What a reader must know before trusting the numbers.")
     notes: list[str] = Field(description="Remarks of the steps before, such as where the weights come from.")
     task: TaskSummary
@@ -146,13 +135,20 @@ class Report(Part):
     funnel: dict[str, int] = Field(description="Records left after each step of curation, in order.")
     test_n: int = Field(gt=0, description="Test records.")
     gold_n: int = Field(ge=0, description="Test records with gold.")
+    test_hash: str = Field(description="sha256 of the test records' ids and texts: equal where two runs tested alike.")
     quality: Quality
+    side_by_side: SideBySide
     release: Release
     spending: Spending
     curve: list[CurvePoint] = Field(description="Risk-coverage curve on the test records, coverage ascending.")
+    reliability: list[Reliability] = Field(description="Of the confidence that the threshold is on.")
+    cost_curve: CostCurve | None = Field(description="Quality against cost; None where the teacher has no price.")
     confusion: Confusion | None = Field(description="For choices; else None.")
+    speed: Speed | None = Field(description="How fast the student answers; None where it was not measured.")
+    drift: DriftBaseline | None = Field(description="What a later check for drift compares with.")
+    judgement: Judgement | None = Field(description="A judge's preference; None where the recipe names no judge.")
     disagreements: list[Disagreement] = Field(
-        max_length=20, description="Of the student with the teacher: the most confident first."
+        max_length=WORST, description="Of the student with the teacher: the most confident first, or the least alike."
     )
     lineage: Lineage
 

@@ -1,10 +1,10 @@
-"""The report's sentences: verdict, promise and warnings, in plain words."""
+"""The release in plain words: its promise, what it comes to, and its warnings; and how numbers are written."""
 
 from stillhouse.calibration import Calibration
 from stillhouse.confidence import FeatureName, Score
 from stillhouse.cost import Costs
 from stillhouse.metrics import Against, Estimate
-from stillhouse.report.model import Quality
+from stillhouse.report.side_by_side import SideBySide
 
 _FEATURES: dict[FeatureName, str] = {
     "sum_logprob": "the probability it gives to the whole answer",
@@ -34,6 +34,22 @@ def measured(share: float) -> str:
 def money(amount: float) -> str:
     """An amount with two decimals, four below one: 1234.5 → 1,234.50, 0.01234 → 0.0123."""
     return f"{amount:,.2f}" if amount == 0 or amount >= 1 else f"{amount:,.4f}"
+
+
+def short_money(amount: float) -> str:
+    """An amount for an axis: 1250 → 1,250, 2.5 → 2.5."""
+    return f"{amount:,.0f}" if amount >= 100 or amount == round(amount) else f"{amount:.3g}"
+
+
+def points(difference: float) -> str:
+    """A difference of two shares in percentage points, always with its sign: 0.012 → +1.2."""
+    value = round(100 * difference, 1) + 0.0  # no minus zero
+    return f"{value:+.1f}".replace("-", "−") if value else "0.0"
+
+
+def seconds(span: float) -> str:
+    """A latency: 0.0123 → 12 ms, 1.234 → 1.23 s."""
+    return f"{1000 * span:.0f} ms" if span < 0.9995 else f"{span:.2f} s"
 
 
 def interval(estimate: Estimate) -> str:
@@ -75,19 +91,20 @@ def confidence(score: Score) -> str:
     return _FEATURES[score.feature]
 
 
-def verdict(calibration: Calibration, quality: Quality, costs: Costs, fallback_rate: Estimate) -> str:
-    """What the evaluation comes to, in one to three sentences."""
+def summary(calibration: Calibration, found: SideBySide, costs: Costs, fallback_rate: Estimate) -> str:
+    """What the release comes to, in one to three sentences."""
     if calibration.threshold is None:
         return "The student is not ready to answer alone, so every request goes to the teacher."
     alone = 1 - fallback_rate.value
     parts = [f"The student can answer {percent(alone)} of the requests alone, and the teacher answers the rest."]
-    if quality.cascade and quality.teacher:
+    cascade, teacher = (found.row(who).get(found.right_by, found.reference) for who in ("cascade", "teacher"))
+    if cascade and teacher:
         parts.append(
-            f"Together they are right on {percent(quality.cascade.value)}, the teacher on its own on "
-            f"{percent(quality.teacher.value)}."
+            f"Together they are right on {percent(cascade.value)}, the teacher on its own on {percent(teacher.value)}."
         )
-    else:
-        parts.append(f"Together they give the teacher’s answer on {percent(quality.cascade_agreement.value)}.")
+    elif cascade:
+        same = "say the same as the teacher" if found.right_by == "alike" else "give the teacher’s answer"
+        parts.append(f"Together they {same} on {percent(cascade.value)}.")
     if costs.teacher > 0:
         change = costs.cascade / costs.teacher - 1
         less = "less" if change < 0 else "more"
@@ -95,22 +112,9 @@ def verdict(calibration: Calibration, quality: Quality, costs: Costs, fallback_r
     return " ".join(parts)
 
 
-def warnings(
-    calibration: Calibration, quality: Quality, costs: Costs, alone_error: Estimate | None, test_n: int
-) -> list[str]:
-    """What a reader must know before trusting the numbers; one sentence each."""
+def warnings(calibration: Calibration, costs: Costs, alone_error: Estimate | None, test_n: int) -> list[str]:
+    """What a reader must know of the release before trusting the numbers; one sentence each."""
     found = []
-    baseline = quality.baseline
-    if baseline and quality.teacher and quality.teacher.value <= baseline.share.value:
-        found.append(
-            f"The teacher is no better than always answering “{baseline.label}” "
-            f"({percent(quality.teacher.value)} against {percent(baseline.share.value)}), "
-            "so there is little to distil."
-        )
-    if baseline and not quality.teacher and quality.agreement.value <= baseline.share.value:
-        found.append(
-            f"The student agrees with the teacher no more often than always answering “{baseline.label}” would."
-        )
     if alone_error and alone_error.low > calibration.alpha:
         found.append(
             f"On the test records the answers given alone err in {interval(alone_error)}, above the promised "

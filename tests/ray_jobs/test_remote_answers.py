@@ -7,10 +7,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from datasets_made import commit_dataset, commit_remote_student, sentiment
 from endpoint_parts import KEY, MakeRecipe, key, quick, tokenizer_folder
-from scripted_endpoint import Call, Reply, error
+from scripted_endpoint import Call, Reply, ScriptedEndpoint, error
 from scripted_tuning import BASE, ScriptedTuning
 from transformers import AutoTokenizer
 
@@ -64,7 +65,7 @@ class Evaluating:
 
     def __call__(self, endpoint: ScriptedTuning, **changes: Any) -> dict[str, Any]:
         recipe = self.recipe(endpoint.url, **changes)
-        splits = {"calibration": range(160), "test": range(200, 280)}
+        splits = {"train": range(300, 500), "calibration": range(160), "test": range(200, 280)}
         commit_dataset(recipe, self.run, {name: sentiment([text(i) for i in of]) for name, of in splits.items()})
         commit_remote_student(recipe, self.run, MODEL)
         evaluate(recipe, self.run)
@@ -80,8 +81,8 @@ def evaluating(make_recipe: MakeRecipe, tokenizer_folder: Path, tmp_path: Path, 
 def test_a_student_at_an_endpoint_is_evaluated_like_any_other(evaluating: Evaluating, tokenizer_folder: Path) -> None:
     with evaluating.endpoint() as endpoint:
         report = evaluating(endpoint)
-    body = endpoint.calls[0].body
-    assert body["messages"] == [{"role": "user", "content": f"Review: {text(0)}\nSentiment:"}]
+    asked = {"role": "user", "content": f"Review: {text(0)}\nSentiment:"}
+    (body,) = [call.body for call in endpoint.calls if call.body["messages"] == [asked]]
     assert (body["model"], body["logprobs"], body["temperature"], body["max_tokens"]) == (MODEL, True, 0.0, 4)
     assert set(body) == {"model", "messages", "logprobs", "temperature", "max_tokens"}
 
@@ -138,6 +139,75 @@ def test_a_score_is_fitted_and_told(evaluating: Evaluating) -> None:
     alone = [row for row in rows if row["split"] == "test" and row["confidence"] >= (policy.threshold or 2)]
     assert release["fallback_rate"]["value"] == pytest.approx(1 - len(alone) / 80)
     assert not any("odd" in row["text"] for row in alone)
+
+
+def test_the_report_has_what_only_the_job_knows(evaluating: Evaluating) -> None:
+    """Baselines of the train split, the requests' own times, and the drift baseline with its embeddings."""
+    with evaluating.endpoint() as endpoint:
+        report = evaluating(endpoint)
+    baselines = {baseline["who"]: baseline for baseline in report["side_by_side"]["baselines"]}
+    assert set(baselines) == {"majority", "tfidf", "tfidf_gold"}
+    assert baselines["tfidf"]["train_n"] == 200
+    speed = report["speed"]
+    assert (speed["where"], speed["requests"]) == (f"{MODEL} at {endpoint.url}", 240)
+    assert 0 < speed["p50_s"] <= speed["p95_s"]
+    assert speed["tokens_per_s"] is speed["batch_tokens_per_s"] is None  # they were asked side by side
+    key = "evaluation/drift_baseline.parquet"
+    table = read_table(evaluating.run.storage.read(key), name=key)
+    assert table.num_rows == 80
+    vectors = np.array(table["embedding"].to_pylist(), dtype=np.float64)
+    assert vectors.shape == (80, 384)
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(80), abs=2e-3)
+    assert np.array(report["drift"]["embedded"]["mean"]) == pytest.approx(vectors.mean(axis=0), abs=1e-3)
+    assert report["drift"]["fallback_rate"] == report["release"]["fallback_rate"]
+    manifest = evaluating.run.manifest("evaluation")
+    assert manifest is not None
+    assert {entry.path for entry in manifest.files} == {
+        "drift_baseline.parquet",
+        "policy.json",
+        "predictions.parquet",
+        "report.html",
+        "report.json",
+    }
+
+
+def test_test_records_that_were_trained_on_are_refused(evaluating: Evaluating) -> None:
+    """Before anything is asked; case and spacing do not matter."""
+    with evaluating.endpoint() as endpoint:
+        recipe = evaluating.recipe(endpoint.url)
+        texts = {"train": [f" {text(201).upper()}", text(500)], "calibration": [text(i) for i in range(9)]}
+        commit_dataset(
+            recipe,
+            evaluating.run,
+            {name: sentiment(of) for name, of in {**texts, "test": [text(200), text(201)]}.items()},
+        )
+        commit_remote_student(recipe, evaluating.run, MODEL)
+        with pytest.raises(UserError, match=r"^1 of 2 test record was trained on \(r1\), so that nothing measured"):
+            evaluate(recipe, evaluating.run)
+    assert endpoint.calls == []
+
+
+def test_a_judge_compares_the_answers(evaluating: Evaluating) -> None:
+    """It prefers what is positive, wherever that stands."""
+    seen = []
+
+    def verdict(prompt: str) -> str:
+        seen.append(prompt)
+        first, second = prompt.index("Answer A:"), prompt.index("Answer B:")
+        return "A" if "positive" in prompt[first:second] else "B"
+
+    with evaluating.endpoint() as endpoint, ScriptedEndpoint(verdict, model="judge") as judge:
+        section = {"url": judge.url, "model": "judge", "samples": 60}
+        report = evaluating(endpoint, evaluation__judge=section)
+    judged = report["judgement"]
+    rows = read_table(evaluating.run.storage.read("evaluation/predictions.parquet"), name="p").to_pylist()
+    differing = [r for r in rows if r["split"] == "test" and r["student"] is not None and r["student"] != r["teacher"]]
+    assert judged["judge"] == f"judge at {judge.url}"
+    assert judged["n"] == 60
+    assert len(seen) == 2 * (60 - judged["same"])
+    assert 0 < judged["win"]["value"] + judged["loss"]["value"] <= len(differing) / 60
+    assert "Review: a" in seen[0]
+    assert "The judge" in evaluating.run.storage.read("evaluation/report.html").decode()
 
 
 def test_prompts_that_the_endpoint_refuses_are_the_teachers(evaluating: Evaluating) -> None:
@@ -203,7 +273,7 @@ def test_json_is_held_to_its_schema(evaluating: Evaluating) -> None:
         endpoint.answer = lambda prompt: json.dumps({"label": answering(prompt)})
         row = {**sentiment([text(1)])[0], "answer": '{"label":"positive"}'}
         student = RemoteStudent(model=MODEL, url=endpoint.url, job="ftjob-0", openai={})
-        predictions, _ = remote_predictions(recipe, student, {"test": [row]})
+        predictions, *_ = remote_predictions(recipe, student, {"test": [row]})
     (found,) = predictions["test"]
     assert found.student == found.teacher == '{"label":"positive"}'
     assert endpoint.calls[0].body["response_format"]["json_schema"] == {

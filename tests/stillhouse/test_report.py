@@ -90,13 +90,11 @@ def test_the_numbers_by_hand() -> None:
     assert quality.teacher
     assert quality.student
     assert quality.cascade
-    assert quality.baseline
     assert quality.teacher.value == 0.9  # all but r2
     assert quality.student.value == 0.7  # all but r3, r8, r9
     assert quality.cascade.value == 0.9  # all but r3
     assert quality.agreement.value == 0.6  # all but r2, r3, r8, r9
     assert quality.cascade_agreement.value == 0.8  # all but r2, r3
-    assert (quality.baseline.label, quality.baseline.share.value) == ("good", 0.6)
     assert release.fallback_rate.value == 0.2
     assert release.alone_error
     assert (release.alone_error.value, release.alone_error.n) == (0.25, 8)  # r2 and r3 differ from the teacher
@@ -122,9 +120,7 @@ def test_without_gold_only_agreement_is_told() -> None:
     report = build([replace(p, gold=None) for p in TEN])
     quality = report.quality
     assert (quality.teacher, quality.student, quality.cascade, report.gold_n) == (None, None, None, 0)
-    assert quality.baseline
-    assert quality.baseline.label == "bad"  # r2..r5 and r9: a tie, by the alphabet
-    assert "Together they give the teacher’s answer on 80%." in report.verdict
+    assert "Together they give the teacher’s answer on 80%." in report.summary
     assert report.confusion
     assert report.confusion.reference == "teacher"
     assert "none has a gold answer" in render_html(report)
@@ -161,9 +157,9 @@ def test_the_curve_ends_with_everything_accepted() -> None:
         assert point.risk.value == pytest.approx(sum(p.student != p.teacher for p in accepted) / len(accepted))
 
 
-def test_the_verdict_tells_a_release() -> None:
+def test_the_summary_tells_a_release() -> None:
     report = build()
-    assert report.verdict == (
+    assert report.summary == (
         "The student can answer 80% of the requests alone, and the teacher answers the rest. Together they are "
         "right on 90%, the teacher on its own on 90%. That costs 71.9% less than the teacher alone."
     )
@@ -175,7 +171,7 @@ def test_the_verdict_tells_a_release() -> None:
 
 def test_the_verdict_tells_a_refusal_and_the_nearest_promise() -> None:
     report = build(calibration=calibrated(10))
-    assert report.verdict == "The student is not ready to answer alone, so every request goes to the teacher."
+    assert report.summary == "The student is not ready to answer alone, so every request goes to the teacher."
     assert "that takes 29 calibration records or more, and there are 10" in report.release.promise
     assert "The nearest that these records would have allowed is 26%" in report.release.promise
     assert (report.released, report.release.fallback_rate.value, report.release.alone_error) == (False, 1.0, None)
@@ -186,14 +182,6 @@ def test_the_verdict_tells_a_refusal_and_the_nearest_promise() -> None:
 @pytest.mark.parametrize(
     ("options", "warning"),
     [
-        (
-            {"predictions": [replace(p, teacher="bad") for p in TEN]},
-            "The teacher is no better than always answering “good”",
-        ),
-        (
-            {"predictions": [replace(p, gold=None, student="bad") for p in TEN]},
-            "The student agrees with the teacher no more",
-        ),
         ({"predictions": [replace(p, student="bad", teacher="good") for p in TEN]}, "above the promised 10%"),
         ({"recipe": make_recipe(prices={"teacher_input": 1, "student_input": 1})}, "costs no less than the teacher"),
         ({"recipe": make_recipe(prices={})}, "gives no teacher prices"),
@@ -243,7 +231,7 @@ def test_free_text_tasks_have_no_confusion_and_no_baseline() -> None:
         student={"init": {"kind": "pretrained", "model": "small"}},
     )
     report = build(recipe=recipe)
-    assert (report.confusion, report.quality.baseline) == (None, None)
+    assert (report.confusion, report.side_by_side.baselines, report.side_by_side.classes) == (None, (), None)
     assert report.task.template == "system: Be brief.\n\nuser: {text}"
     assert report.models.student == "small, distilled"
     assert "Where the student goes wrong" not in render_html(report)
@@ -340,7 +328,8 @@ def test_the_page_is_well_formed_and_fetches_nothing(n: int) -> None:
 def test_the_page_leads_with_the_verdict_and_says_everything_in_text() -> None:
     report = build(notes=["The teacher’s weights are dequantised."])
     text = " ".join(Page(render_html(report)).text.split())
-    assert text.index(report.verdict) < text.index(report.release.promise) < text.index("Quality")
+    places = [text.index(said) for said in (report.verdict, report.summary, report.release.promise, "Quality")]
+    assert places == sorted(places)
     for said in (
         "May answer alone", "The teacher’s weights are dequantised.", "90.0%", "59.6% to 98.2%", "1,300.00", "365.00",
         "text of r3", "no valid answer", "Went out alone", "Fell back", "captured", "a" * 64,
@@ -395,7 +384,7 @@ def test_the_chart_has_a_handful_of_ticks_at_any_risk(risk: float) -> None:
     chart = risk_coverage_chart(build(many).curve, alpha=0.02, threshold=0.5)
     assert 3 <= len(chart.y_ticks) <= 7
     assert chart.y_ticks[-1].at >= 0
-    assert chart.y_ticks[-1].share >= max(risk, 0.02)
+    assert chart.y_ticks[-1].value >= max(risk, 0.02)
     assert chart.chosen is not None
     assert 0 <= chart.chosen[1] <= HEIGHT
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.stats
 from scipy.stats import binom
 
-from stillhouse.metrics.bootstrap import bootstrap, paired_bootstrap
+from stillhouse.metrics.bootstrap import bootstrap, mean, paired_bootstrap
 
 
 def test_of_a_share_it_is_the_binomials_quantiles() -> None:
@@ -40,8 +41,8 @@ def test_a_statistic_of_several_columns_is_resampled_by_record() -> None:
     """A ratio of sums; were the columns resampled apart, it would spread."""
     weights = np.random.default_rng(2).integers(1, 50, size=300).astype(float)
 
-    def ratio(above: np.ndarray, below: np.ndarray, *, axis: int) -> np.ndarray:
-        found: np.ndarray = above.sum(axis=axis) / below.sum(axis=axis)
+    def ratio(above: np.ndarray, below: np.ndarray, *, counts: np.ndarray) -> np.ndarray:
+        found: np.ndarray = (counts @ above) / (counts @ below)
         return found
 
     found = bootstrap([2 * weights, weights], ratio)
@@ -54,7 +55,48 @@ def test_the_same_seed_gives_the_same_interval_however_it_is_cut(monkeypatch: py
     assert paired_bootstrap(values, seed=5) == whole
     assert paired_bootstrap(values, seed=6) != whole
     monkeypatch.setattr("stillhouse.metrics.bootstrap._ELEMENTS", 1000)
-    assert paired_bootstrap(values, seed=5) == whole
+    cut = paired_bootstrap(values, seed=5)
+    assert (cut.low, cut.high) == pytest.approx((whole.low, whole.high), rel=1e-12)
+
+
+def test_it_is_scipys_interval() -> None:
+    """An implementation that gathers the records themselves, on values with and without ties."""
+    rng = np.random.default_rng(6)
+    for values in (rng.normal(size=300), rng.integers(0, 3, 300).astype(float)):
+        expected = scipy.stats.bootstrap(
+            [values], np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(7)
+        ).confidence_interval
+        found = paired_bootstrap(values)
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.05 * values.std())
+
+
+def test_many_records_are_drawn_by_their_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """50,000 records of three kinds: each resample is three numbers."""
+    drawn: list[tuple[int, ...]] = []
+
+    def watched(values: np.ndarray, *, counts: np.ndarray) -> np.ndarray:
+        drawn.append(counts.shape)
+        return mean(values, counts=counts)
+
+    found = bootstrap([np.repeat([-1.0, 0.0, 1.0], [1000, 48_000, 1000])], watched)
+    assert drawn == [(3,), (10_000, 3)]
+    assert found.high - found.low == pytest.approx(2 * 1.96 * (2000 / 50_000 / 50_000) ** 0.5, rel=0.05)
+
+
+def test_many_kinds_of_records_have_fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    resampled = 0
+
+    def watched(values: np.ndarray, *, counts: np.ndarray) -> np.ndarray:
+        nonlocal resampled
+        resampled += counts.shape[0] if counts.ndim > 1 else 0
+        return mean(values, counts=counts)
+
+    monkeypatch.setattr("stillhouse.metrics.bootstrap._DRAWS", 2000 * 400)
+    bootstrap([np.random.default_rng(8).random(400)], watched)
+    assert resampled == 2000
+    monkeypatch.setattr("stillhouse.metrics.bootstrap._DRAWS", 400)
+    bootstrap([np.random.default_rng(8).random(400)], watched)
+    assert resampled == 2000 + 1000
 
 
 def test_nothing_to_resample() -> None:

@@ -1,0 +1,1 @@
+"""The optional judge: a model that is neither teacher nor student says whose answer it prefers."""
