@@ -9,11 +9,12 @@ from typing import Literal
 
 
 def hardware(device: Literal["cpu", "cuda"]) -> str:
-    """The GPU's name, or the processor's with the cores that this process may use; asked where the engine runs."""
+    """The GPUs that this process sees, or its cores and the processor's name; asked where the engine runs."""
     if device == "cuda":
         import torch
 
-        return str(torch.cuda.get_device_name())
+        count = torch.cuda.device_count()
+        return f"{f'{count} × ' if count > 1 else ''}{torch.cuda.get_device_name()}"
     cores = len(os.sched_getaffinity(0))
     return f"{cores} {'core' if cores == 1 else 'cores'} of {_processor()}"
 

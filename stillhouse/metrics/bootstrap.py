@@ -20,8 +20,8 @@ RESAMPLES = 10_000
 
 _FEWEST = 1_000
 
-_DRAWS = 5 * 10**7
-"""Numbers that one interval may draw, seconds of work: with more than 5,000 kinds of records there are fewer resamples,
+_DRAWS = 2 * 10**7
+"""Numbers that one interval may draw, seconds of work: with more than 2,000 kinds of records there are fewer resamples,
 though never fewer than 1,000."""
 
 _ELEMENTS = 2**21
@@ -62,7 +62,7 @@ def bootstrap(
     Args:
         columns: each [n], one value a record; they are resampled together.
         statistic: given the columns of the kinds of records that there are, and how often each occurs.
-        resamples: at most; fewer where there are more than 5,000 kinds of records.
+        resamples: at most; fewer where there are more than 2,000 kinds of records.
 
     Raises:
         ValueError: no records, columns of different lengths, or values that are not finite.
