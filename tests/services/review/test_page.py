@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -60,7 +61,9 @@ def served(run: Run, *words: str) -> Iterator[str]:
     environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
     command = [sys.executable, "-m", "stillhouse.cli", "review", run.uri, "--port", str(port), "--no-open", *words]
     address = f"http://127.0.0.1:{port}/"
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         try:
             until = time.monotonic() + 120
             while True:
@@ -75,7 +78,8 @@ def served(run: Run, *words: str) -> Iterator[str]:
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 130
         finally:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 class Reviewer:
