@@ -39,9 +39,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from stillhouse.metrics import Estimate, check_scores, proportion
 
 # Confidences crowd towards 1, so the grid gets finer there; the probability of a whole text is tiny, so it reaches
-# far down too. Fixed in advance: never made from the records.
+# far down too, but not to 0: that is the confidence of an answer which never goes out alone, such as one outside the
+# contract. Fixed in advance: never made from the records.
 GRID: tuple[float, ...] = (
-    0.0,
     *(10.0**-decade for decade in range(30, 2, -1)),
     *(i / 100 for i in range(1, 100)),
     *(round(1 - 10.0**-decade * step / 10, 8) for decade in (2, 3, 4, 5) for step in range(9, 0, -1)),
@@ -150,12 +150,13 @@ def _check_promise(alpha: float, delta: float) -> None:
 def _tally(confidence: np.ndarray, correct: np.ndarray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Of `confidence` and `correct` [sets, n]: the records accepted [sets, grid] and the wrong ones among them [sets,
     grid], at the grid's thresholds from the strictest down."""
-    sets, size = len(confidence), len(GRID)
-    strip = np.searchsorted(GRID, confidence, side="right") - 1 + size * np.arange(sets)[:, None]
+    edges = (0.0, *GRID)
+    sets, size = len(confidence), len(edges)
+    strip = np.searchsorted(edges, confidence, side="right") - 1 + size * np.arange(sets)[:, None]
 
     def above(strips: np.ndarray) -> NDArray[np.int64]:
         counts = np.bincount(strips, minlength=sets * size).reshape(sets, size)
-        return counts[:, ::-1].cumsum(axis=1)
+        return counts[:, ::-1].cumsum(axis=1)[:, :-1]
 
     return above(strip.ravel()), above(strip[~correct])
 

@@ -225,16 +225,23 @@ def test_all_equal_scores_are_one_decision() -> None:
     assert choose_threshold(np.full(100, 0.7), correct, alpha=0.1, delta=0.05).threshold is None
 
 
-@pytest.mark.parametrize("score", [0.0, 1.0])
+@pytest.mark.parametrize("score", [1e-29, 1.0])
 def test_the_ends_of_the_scale_are_scores_like_others(score: float) -> None:
     calibration = choose_threshold(np.full(100, score), np.ones(100, dtype=bool), alpha=0.1, delta=0.05)
     assert calibration.threshold is not None
     assert (calibration.threshold <= score, calibration.accepted) == (True, 100)
 
 
+def test_a_confidence_of_zero_never_goes_out_alone() -> None:
+    assert choose_threshold(np.zeros(100), np.ones(100, dtype=bool), alpha=0.1, delta=0.05).threshold is None
+    mixed = np.repeat([0.0, 0.4], [30, 100])
+    calibration = choose_threshold(mixed, np.ones(130, dtype=bool), alpha=0.1, delta=0.05)
+    assert (calibration.threshold, calibration.accepted) == (0.4, 100)
+
+
 def test_the_grid_ascends_inside_the_scale() -> None:
     assert list(GRID) == sorted(set(GRID))
-    assert (GRID[0], GRID[-1]) == (0.0, 0.999999)
+    assert (GRID[0], GRID[-1]) == (1e-30, 0.999999)
 
 
 @pytest.mark.parametrize(
