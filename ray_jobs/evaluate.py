@@ -69,6 +69,7 @@ def evaluate(recipe: Recipe, run: Run) -> None:
         predictions, measured = _predictions(recipe, run, rows)
     else:
         predictions, notes, measured = remote_predictions(recipe, remote, rows)
+    judgement = _judgement(recipe, predictions["test"], rows["test"])
 
     evaluation = recipe.evaluation
     try:
@@ -95,7 +96,7 @@ def evaluate(recipe: Recipe, run: Run) -> None:
             embed=embed,
             speed=measured,
             drift=drift,
-            judgement=_judgement(recipe, test, rows["test"]),
+            judgement=judgement,
         )
     except ValueError as error:
         raise UserError(str(error)) from error

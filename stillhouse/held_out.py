@@ -26,8 +26,8 @@ def require_apart(train: Sequence[str], held_out: Mapping[str, Mapping[str, str]
         if leaked:
             were = "was" if len(leaked) == 1 else "were"
             raise UserError(
-                f"{len(leaked)} of {len(texts)} {split} records {were} trained on ({_listed(leaked)}), so that nothing measured"
-                " on them would be true: run `stillhouse curate` again, and train on what it makes"
+                f"{len(leaked)} of {len(texts)} {split} records {were} trained on ({_listed(leaked)}), so that nothing"
+                " measured on them would be true: run `stillhouse curate` again, and train on what it makes"
             )
 
 
