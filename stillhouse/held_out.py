@@ -24,10 +24,10 @@ def require_apart(train: Sequence[str], held_out: Mapping[str, Mapping[str, str]
     for split, texts in held_out.items():
         leaked = [record for record, text in texts.items() if normalised(text) in seen]
         if leaked:
-            were = "record was" if len(leaked) == 1 else "records were"
+            were = "was" if len(leaked) == 1 else "were"
             raise UserError(
-                f"{len(leaked)} of {len(texts)} {split} {were} trained on ({_listed(leaked)}), so that nothing measured"
-                " on them would be true: run `stillhouse curate` again, and train on what it makes"
+                f"{len(leaked)} of {len(texts)} {split} records {were} trained on ({_listed(leaked)}), so that nothing"
+                " measured on them would be true: run `stillhouse curate` again, and train on what it makes"
             )
 
 

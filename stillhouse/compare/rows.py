@@ -14,6 +14,7 @@ from stillhouse.report.tables import NAMES, TITLES, Cell, cell, difference_cell
 class ScoreRow(NamedTuple):
     """One metric of one who answered."""
 
+    who: str
     name: str
     first: Cell | None
     second: Cell | None
@@ -34,10 +35,11 @@ def score_rows(found: Comparison) -> list[ScoreRow]:
     rows = []
     for pair in found.scores:
         difference = paired.get((pair.who, pair.metric, pair.against)) if pair.against is not None else None
-        against = {"gold": ", against gold", "teacher": ", against the teacher", None: ""}[pair.against]
+        against = {"gold": " against gold", "teacher": " against the teacher", None: ""}[pair.against]
         rows.append(
             ScoreRow(
-                f"{NAMES.get(pair.who, pair.who.capitalize())}: {TITLES[pair.metric].lower()}{against}",
+                NAMES.get(pair.who, pair.who.capitalize()),
+                f"{TITLES[pair.metric]}{against}",
                 cell(pair.metric, pair.first) if pair.first is not None else None,
                 cell(pair.metric, pair.second) if pair.second is not None else None,
                 difference_cell(pair.metric, difference) if difference is not None else None,

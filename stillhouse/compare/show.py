@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -22,7 +24,7 @@ def show(found: Comparison, console: Console) -> None:
     console.print()
     scores = _table("", "first", "second", "second − first")
     for row in score_rows(found):
-        scores.add_row(Text(row.name), _told(row.first), _told(row.second), _told(row.difference))
+        scores.add_row(Text(f"{row.who}: {row.name}"), _told(row.first), _told(row.second), _told(row.difference))
     console.print(scores)
     for remark in found.remarks:
         console.print(Text(remark, "yellow"), soft_wrap=True)
@@ -47,7 +49,7 @@ def render_comparison(found: Comparison) -> str:
     made = environment()
     return made.get_template("compare.html").render(
         found=found,
-        scores=score_rows(found),
+        groups=[(who, list(rows)) for who, rows in groupby(score_rows(found), key=lambda row: row.who)],
         facts=list(fact_rows(found)),
         changes=[("What differs in the recipe", _shown(found.recipe)), ("Made from", _shown(found.lineage))],
     )

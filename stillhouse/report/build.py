@@ -43,7 +43,6 @@ from stillhouse.report.model import (
 )
 from stillhouse.report.side_by_side import Embed, cosine_of, side_by_side
 from stillhouse.report.speed import Speed
-from stillhouse.run import digest
 from stillhouse.teachers import told
 
 CURVE_POINTS = 200  # a curve of more points is no more readable, only larger
@@ -128,7 +127,6 @@ def build_report(
         funnel=dict(funnel),
         test_n=len(predictions),
         gold_n=sum(p.gold is not None for p in predictions),
-        test_hash=digest(sorted((p.id, p.text) for p in predictions)),
         quality=quality,
         side_by_side=found,
         release=Release(

@@ -135,7 +135,6 @@ class Report(Part):
     funnel: dict[str, int] = Field(description="Records left after each step of curation, in order.")
     test_n: int = Field(gt=0, description="Test records.")
     gold_n: int = Field(ge=0, description="Test records with gold.")
-    test_hash: str = Field(description="sha256 of the test records' ids and texts: equal where two runs tested alike.")
     quality: Quality
     side_by_side: SideBySide
     release: Release

@@ -182,7 +182,7 @@ def test_test_records_that_were_trained_on_are_refused(evaluating: Evaluating) -
             {name: sentiment(of) for name, of in {**texts, "test": [text(200), text(201)]}.items()},
         )
         commit_remote_student(recipe, evaluating.run, MODEL)
-        with pytest.raises(UserError, match=r"^1 of 2 test record was trained on \(r1\), so that nothing measured"):
+        with pytest.raises(UserError, match=r"^1 of 2 test records was trained on \(r1\), so that nothing measured"):
             evaluate(recipe, evaluating.run)
     assert endpoint.calls == []
 

@@ -182,7 +182,7 @@ def test_the_command(tmp_path: Path) -> None:
     shown = call(*runs)
     assert shown.exit_code == 0
     words = " ".join(shown.stdout.split())
-    for word in ("first:", "second − first", "Student: accuracy", "Answered alone", "recipe: the same"):
+    for word in ("first:", "second − first", "Student: Accuracy", "Answered alone", "recipe: the same"):
         assert word in words, shown.stdout
     refused = call(*runs, "--html", str(tmp_path / "no" / "page.html"))
     assert isinstance(refused.exception, UserError)

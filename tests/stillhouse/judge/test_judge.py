@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from scripted_endpoint import Call, Reply, ScriptedEndpoint, error
 
+from stillhouse import lineage
 from stillhouse.endpoint import client
 from stillhouse.errors import UserError
 from stillhouse.judge.ask import judge, preference
 from stillhouse.judge.judgement import outcome, swayed
 from stillhouse.metrics import Prediction
 from stillhouse.recipe import Judge, Recipe
+from stillhouse.run import Run
 
 
 def predict(i: int, student: str | None, teacher: str | None) -> Prediction:
@@ -179,3 +182,14 @@ def test_a_recipe_with_a_judge(make_recipe: Callable[..., Recipe], changes: dict
     with pytest.raises(UserError, match=sentence):
         make_recipe({**teacher, **changes})
     make_recipe({**teacher, "evaluation.judge": {"url": "https://api.x/v1", "model": "another"}})
+
+
+def test_how_the_judge_is_asked_makes_no_evaluation_stale(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    def inputs(**changes: Any) -> str:
+        section = {"url": "https://api.x/v1", "model": "j", **changes}
+        return lineage.inputs("evaluation", make_recipe({"evaluation.judge": section}), Run.open(str(tmp_path)))[
+            "evaluation"
+        ]
+
+    assert inputs() == inputs(max_concurrency=2, timeout_s=5, max_attempts=1, api_key_env="KEY")
+    assert len({inputs(), inputs(model="k"), inputs(samples=7), inputs(prompt="{first} {second}")}) == 4
