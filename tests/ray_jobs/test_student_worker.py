@@ -50,7 +50,7 @@ def test_the_batch_and_single_requests_are_timed_apart(
     recipe = make_recipe()
     run.begin(recipe)
     run.commit("student", recipe=recipe, inputs={}, began=0.0)
-    worker = StudentWorker(run, recipe.student.engine, recipe.task)
+    worker = StudentWorker(run, recipe.student.engine, recipe.task, 0)
     assert len(worker.complete([[0]] * 100)) == 100
     worker.complete([[0]] * 50)
     found = worker.speed([[0]] * 20)
