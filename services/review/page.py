@@ -49,6 +49,8 @@ class ReviewPage:
 
     def build(self) -> None:
         """Make the page's elements."""
+        # First, so that no page begins as one that has nothing left.
+        self._choose()
         self._board = Board(self._state, self._reviewer, self._go_to)
         with ui.element("header"):
             said("h1", f"Review of {self._state.recipe.name}")
@@ -72,7 +74,6 @@ class ReviewPage:
             ui.button("Close", on_click=self._keys.close).props("flat no-caps")
         ui.keyboard(self._key, repeating=False, ignore=["input", "select", "textarea"])
         self._changed.subscribe(self._board.build.refresh)
-        self._show()
 
     @ui.refreshable_method
     def _record(self) -> None:
@@ -210,13 +211,16 @@ class ReviewPage:
         self._show(item)
 
     def _show(self, item: Item | None = None) -> None:
-        """Show `item`, or what stands at the reviewer's place: something new, at the end of the trail."""
+        self._choose(item)
+        self._record.refresh()
+
+    def _choose(self, item: Item | None = None) -> None:
+        """Turn to `item`, or to what stands at the reviewer's place: something new, at the end of the trail."""
         if item is None and self._place < len(self._trail):
             item = self._state.sample.by_id[self._trail[self._place]]
         self._item = item or self._state.next_item(self._reviewer)
         self._gold = False
         self._shown_at = time.monotonic()
-        self._record.refresh()
 
     def _own(self) -> Judgement | None:
         """What this reviewer said of the shown record."""
