@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from stillhouse.compare.model import Comparison, Side
+from stillhouse.cost.money import money
 from stillhouse.metrics import Estimate
 from stillhouse.report import words
 from stillhouse.report.tables import NAMES, TITLES, Cell, cell, difference_cell
@@ -73,4 +74,4 @@ def _estimate(found: Estimate | None) -> str:
 def _cost(side: Side, name: str) -> str:
     if any(key.startswith(("prices.teacher", "prices.student")) for key in side.costs.unpriced):
         return "not all prices are given"
-    return f"{words.money(getattr(side.costs, name))} {side.costs.currency}"
+    return f"{money(getattr(side.costs, name))} {side.costs.currency}"

@@ -1,4 +1,4 @@
-"""Free texts held against a reference: exact match, ROUGE-L, and semantic similarity of embeddings."""
+"""Free texts held against a reference: ROUGE-L, and semantic similarity of embeddings."""
 
 from __future__ import annotations
 
@@ -27,37 +27,6 @@ class Similarity(BaseModel):
     alike: Estimate = Field(description=f"Share of records whose cosine is above {ALIKE}.")
     goal: float = Field(default=SIMILARITY_GOAL, description="What the mean should be above.")
     reached: bool = Field(description="Whether it is.")
-
-
-class TextQuality(BaseModel):
-    """Answers of a `text` task held against a reference."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    exact: Estimate = Field(description="Share of answers that are the reference, word for word.")
-    rouge_l: Measured = Field(description="Mean ROUGE-L F1, 0..1.")
-    similarity: Similarity | None = Field(description="None where no embeddings were given.")
-
-
-def text_quality(
-    answers: Sequence[str | None],
-    reference: Sequence[str],
-    *,
-    embeddings: tuple[np.ndarray, np.ndarray] | None = None,
-    seed: int = 0,
-) -> TextQuality:
-    """Exact match, ROUGE-L and similarity of answers in graded form (None: no answer).
-
-    `embeddings` are those of answers and of references, each [n, d] float32 unit vectors; zeros stand for no answer.
-    Raises ValueError when the lengths differ, there are no records, or a vector has another length than 1 or 0.
-    """
-    scores = rouge_l(answers, reference)
-    same = sum(answer == truth for answer, truth in zip(answers, reference, strict=True))
-    return TextQuality(
-        exact=proportion(same, len(reference)),
-        rouge_l=bootstrap([scores], seed=seed),
-        similarity=similarity(cosines(*embeddings), seed=seed) if embeddings is not None else None,
-    )
 
 
 def rouge_l(answers: Sequence[str | None], reference: Sequence[str]) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import TypeVar
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from stillhouse.cost.curve import CostPoint
+from stillhouse.cost.money import money
 from stillhouse.metrics.bootstrap import Measured
 from stillhouse.metrics.fields import JsonQuality
 from stillhouse.report import chart, sentences, words
@@ -64,7 +65,7 @@ def environment() -> Environment:
     environment.filters |= {
         "percent": words.percent,
         "measured": words.measured,
-        "money": words.money,
+        "money": money,
         "confidence": words.confidence,
         "points": words.points,
         "seconds": words.seconds,

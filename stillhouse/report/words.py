@@ -31,11 +31,6 @@ def measured(share: float) -> str:
     return f"{100 * share:.1f}%"
 
 
-def money(amount: float) -> str:
-    """An amount with two decimals, four below one: 1234.5 → 1,234.50, 0.01234 → 0.0123."""
-    return f"{amount:,.2f}" if amount == 0 or amount >= 1 else f"{amount:,.4f}"
-
-
 def short_money(amount: float) -> str:
     """An amount for an axis: 1250 → 1,250, 2.5 → 2.5."""
     return f"{amount:,.0f}" if amount >= 100 or amount == round(amount) else f"{amount:.3g}"

@@ -106,10 +106,6 @@ class ReviewState:
         """The part of the sample that every reviewer sees."""
         return self.sample.items[: math.ceil(self.recipe.review.overlap * len(self.sample.items))]
 
-    def judged_by(self, reviewer: str) -> int:
-        """How many items a reviewer has judged."""
-        return sum(reviewer in said for said in self.said.values())
-
     def standing(self) -> Standing:
         """Where the review stands."""
         items = self.sample.by_id

@@ -12,11 +12,12 @@ from calibration_made import sure, texts
 from threadpoolctl import threadpool_limits
 
 from stillhouse.calibration import Calibrated, calibrate
+from stillhouse.cost.money import money
 from stillhouse.metrics import Prediction
 from stillhouse.recipe import Recipe
 from stillhouse.report import Lineage, Report, build_report, render_html
 from stillhouse.report.chart import HEIGHT, WIDTH, risk_coverage_chart
-from stillhouse.report.words import measured, money, percent
+from stillhouse.report.words import measured, percent
 
 LINEAGE = Lineage(
     created="2026-01-02T03:04:05+00:00",
