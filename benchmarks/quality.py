@@ -39,7 +39,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from ray_jobs.capture.job import capture
 from ray_jobs.cluster import connected
 from ray_jobs.curate import curate
-from ray_jobs.train import train
+from ray_jobs.train.job import train
 from ray_jobs.tune import tune
 from stillhouse import lineage, models
 from stillhouse.recipe import Recipe

@@ -13,7 +13,7 @@ from ray_jobs.curate import curate
 from ray_jobs.entry import main
 from ray_jobs.evaluate import evaluate
 from ray_jobs.progress import say
-from ray_jobs.train import train
+from ray_jobs.train.job import train
 from ray_jobs.tune import tune
 from stillhouse import lineage
 from stillhouse.duration import duration

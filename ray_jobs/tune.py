@@ -14,8 +14,8 @@ from typing import Any
 
 from ray_jobs.entry import main
 from ray_jobs.progress import say
+from ray_jobs.train.config import Config
 from ray_jobs.train.job import name_of, remove, trained
-from ray_jobs.train.loop import Config
 from ray_jobs.train.model_card import tuned_card
 from stillhouse import lineage, models
 from stillhouse.data import Record

@@ -18,7 +18,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow.fs
-import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.config import LoggingConfig
@@ -26,10 +25,10 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+import ray
 from ray_jobs.progress import say
-from ray_jobs.train.loop import Config, train_loop
+from ray_jobs.train.config import Config, train_worker
 from ray_jobs.train.model_card import model_card
-from ray_jobs.train.openai_student import train_openai
 from ray_jobs.train.tracking import Tracker, tracker
 from stillhouse import lineage
 from stillhouse.errors import UserError
@@ -64,6 +63,8 @@ def train(recipe: Recipe, run: Run) -> None:
     """
     require_reviewed(recipe, run)
     if recipe.student.openai is not None:
+        from ray_jobs.train.openai_student import train_openai  # half a second for every worker otherwise
+
         train_openai(recipe, run)
         return
     began = time.monotonic()
@@ -135,7 +136,7 @@ def _fitted(config: Config, tracked: Tracker | None, tell: Callable[[str], None]
     student, board = config.recipe.student, Queue(actor_options={"scheduling_strategy": here})
     workers = student.workers if isinstance(student.workers, int) else (student.workers.min, student.workers.max)
     trainer = TorchTrainer(
-        train_loop,
+        train_worker,
         train_loop_config={"config": replace(config, board=board)},
         torch_config=TorchConfig(backend="gloo" if student.device == "cpu" else "nccl"),
         scaling_config=ray.train.ScalingConfig(

@@ -7,8 +7,6 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from ray.train.v2.api.report_config import CheckpointUploadMode
 from ray_jobs.train import checkpoints, flops, prepare
 from ray_jobs.train.batches import Sampler
 from ray_jobs.train.best import Best
+from ray_jobs.train.config import Config
 from ray_jobs.train.distributed import computes_in, import_deepspeed, make_engine
 from ray_jobs.train.learner import Learner
 from ray_jobs.train.prepare import Place
@@ -29,39 +28,7 @@ from ray_jobs.train.student_init import make_student
 from ray_jobs.train.teller import Teller
 from stillhouse.errors import UserError
 from stillhouse.losses.mix import Objective
-from stillhouse.recipe import Recipe
-from stillhouse.run import Run, Step, cache_folder, digest
-
-
-@dataclass(frozen=True)
-class Config:
-    """What every worker is given.
-
-    Attributes:
-        recipe: whose student is trained.
-        name: of the training: a digest of what the model is made from.
-        card: makes the model's card of its scores on the validation split and of what was counted.
-        step: the folder of the run that the model goes to.
-        dataset: the folder of the run that holds the splits.
-        board: a `ray.util.queue.Queue` that takes what the driver tells the user.
-    """
-
-    recipe: Recipe
-    run: Run
-    name: str
-    card: Callable[[Mapping[str, float], Mapping[str, float]], str]
-    step: Step = "student"
-    dataset: str = "dataset"
-    board: Any = None
-
-
-def train_loop(given: dict[str, Config]) -> dict[str, float]:
-    """Train from the last checkpoint, if there is one; worker 0 writes the student.
-
-    Returns:
-        What goes into the student's manifest: steps, the teacher's captured mass, scores on the validation split.
-    """
-    return Training(given["config"]).run()
+from stillhouse.run import cache_folder, digest
 
 
 class Training:

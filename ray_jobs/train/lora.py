@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model, prepare_model_for_kbit_training
-from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 
 from stillhouse.errors import UserError
@@ -68,6 +66,8 @@ def add_adapters(model: Any, lora: Lora, *, seed: int, say: Callable[[str], None
     Raises:
         UserError: a target that no linear layer is named.
     """
+    from peft import LoraConfig, inject_adapter_in_model, prepare_model_for_kbit_training
+
     if is_quantized(model):
         prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     config = LoraConfig(
@@ -104,6 +104,10 @@ def linear_layers(model: Any) -> Iterator[tuple[str, Any]]:
 
 def adapted_layers(model: Any) -> Iterator[tuple[str, Any]]:
     """The layers that have an adapter, by name."""
+    if not hasattr(model, "peft_config"):
+        return
+    from peft.tuners.lora import LoraLayer
+
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
             yield name, module

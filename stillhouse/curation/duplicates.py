@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from datasketch import MinHash, MinHashLSH
-
 _PERMUTATIONS = 128
 _MISSED = 1e-6
 """Chance that a pair just as similar as asked for is not looked at."""
@@ -33,6 +31,8 @@ def near_duplicate_groups(texts: Sequence[str], *, similarity: float, seed: int)
     Returns:
         For each text the index of the first text of its group.
     """
+    from datasketch import MinHash, MinHashLSH
+
     grams = [shingles(text) for text in texts]
     parent = list(range(len(texts)))
 
