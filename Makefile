@@ -17,8 +17,9 @@ else
 TORCH_BACKEND := --torch-backend cpu
 endif
 
-# Two at a time, in the order that tests/conftest.py gives; plain `pytest` runs them one after another.
-SIDE_BY_SIDE := -n 2 --dist loadgroup --no-loadscope-reorder
+# Two at a time, in the order that tests/conftest.py gives; plain `pytest` runs them one after another. A process that
+# dies ends the run with the name of its test: xdist would start another, and then wait for ever for what the dead one held.
+SIDE_BY_SIDE := -n 2 --dist loadgroup --no-loadscope-reorder --max-worker-restart 0
 
 .PHONY: install demo test test-fast lint format bench lock clean
 .DELETE_ON_ERROR:

@@ -18,6 +18,13 @@ from stillhouse.recipe_file import parse_recipe
 # No test asks the model hub; read when its client is first imported.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+# Where a last message to a cluster that has ended is still under way, Ray ends the process that was its driver, without
+# a word, after this many seconds: here that is the process of all other tests. Read when Ray is first imported; what is
+# started from here, raylets and drivers, ends as it would for a user.
+with pytest.MonkeyPatch.context() as _patch:
+    _patch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "86400")
+    import ray  # noqa: F401
+
 RECIPE = """
 name: tiny
 task:
