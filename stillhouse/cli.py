@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
@@ -59,7 +60,9 @@ def check(
     from stillhouse.check.build import check_without_teacher
     from stillhouse.check.show import show
 
-    found = check_without_teacher(loaded)
+    # A filter of the user's own may print, and the output is for a program.
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        found = check_without_teacher(loaded)
     if as_json:
         print(found.model_dump_json())
     else:

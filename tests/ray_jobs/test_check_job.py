@@ -177,6 +177,28 @@ def test_a_route_is_asked_about_its_own_rows(
     assert tokens.low == tokens.value == tokens.high
 
 
+def test_a_filter_that_cannot_work_costs_nothing(
+    make_recipe: MakeRecipe, places: dict[str, Any], teachers: dict[str, Scripted], tmp_path: Path
+) -> None:
+    """It is loaded before a teacher is asked, called where there are completions to score, and on the answers."""
+    own = {**places, "curation.filters": {"python": f"{tmp_path}/own.py:keep"}}
+    (tmp_path / "own.py").write_text("def keep(record): return record['mood']")
+    with pytest.raises(UserError, match="raised KeyError: 'mood'"):
+        job.check(make_recipe(own))
+    assert teachers["teacher"].asked
+    teachers["teacher"].asked.clear()
+    labels = [json.dumps({"id": str(i), "text": text, "label": "positive"}) for i, text in enumerate(TEXTS)]
+    Path(places["data.path"]).write_text("\n".join(labels))
+    with pytest.raises(UserError, match="raised KeyError: 'mood'"):
+        job.check(make_recipe({**own, "capture.completions": "gold"}))
+    (tmp_path / "own.py").write_text("def keep(): return True")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        job.check(make_recipe(own))
+    assert not teachers["teacher"].asked
+    (tmp_path / "own.py").write_text("def keep(record): return record['answer'] == 'positive' and 'dull'")
+    assert job.check(make_recipe(own)).teachers[0].sampled == 20
+
+
 # Endpoints, over HTTP
 
 
