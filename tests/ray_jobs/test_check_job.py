@@ -333,16 +333,12 @@ def here(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> subprocess.CompletedProcess[str]:
     """The job in this process, which has its libraries loaded."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     monkeypatch.setattr(sys, "argv", ["check", "--recipe", str(path)])
     status: Any = 0
     try:
         job.main()
     except SystemExit as ended:
         status = ended.code
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     return subprocess.CompletedProcess([], status, *capsys.readouterr())
 
 
