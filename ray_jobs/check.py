@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import random
 import sys
 import tempfile
 import time
@@ -26,8 +25,8 @@ from ray_jobs.placement import remote_options
 from ray_jobs.progress import say
 from stillhouse.check.build import build
 from stillhouse.check.findings import Check, TeacherFound
-from stillhouse.check.inputs import Inputs, read_inputs
-from stillhouse.check.sample import SAMPLE, Answered, Asked, measure
+from stillhouse.check.inputs import SAMPLE, Inputs, drawn, read_inputs
+from stillhouse.check.sample import Answered, Asked, measure
 from stillhouse.check.show import show
 from stillhouse.data import Record
 from stillhouse.recipe import Recipe
@@ -121,9 +120,8 @@ def ask(
 
 
 def sample_of(recipe: Recipe, inputs: Inputs, name: str) -> list[Record]:
-    """The records that a teacher is asked about, drawn with the recipe's seed from those that are its own."""
-    own = [record for record in inputs.looked_at if record.teacher in (None, name)]
-    return random.Random(recipe.seed).sample(own, min(SAMPLE, len(own)))
+    """The records that a teacher is asked about, drawn from those that are its own."""
+    return drawn(recipe, [record for record in inputs.looked_at if record.teacher in (None, name)])
 
 
 class Asker:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 from ray_jobs.cluster import connected
 from stillhouse.errors import USER_ERROR_EXIT_CODE, UserError
+from stillhouse.interrupt import interruptible
 from stillhouse.recipe import Recipe
 from stillhouse.recipe_file import load_recipe
 from stillhouse.run import Run
@@ -43,20 +42,13 @@ def ending(stopped: str) -> Iterator[None]:
     Args:
         stopped: what is to be said then of the work.
     """
-    # `kubectl delete` and `docker stop` send SIGTERM: end as Ctrl-C does, with Ray shut down.
-    # And a shell's background job begins with SIGINT ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
-    try:
-        yield
-    except UserError as error:
-        # One that was raised on a worker is wrapped by Ray, and tells of itself with a traceback.
-        print(f"error: {getattr(error, 'cause', error)}", file=sys.stderr)
-        sys.exit(USER_ERROR_EXIT_CODE)
-    except KeyboardInterrupt:
-        print(f"stopped: {stopped}", file=sys.stderr)
-        sys.exit(130)
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    with interruptible():
+        try:
+            yield
+        except UserError as error:
+            # One that was raised on a worker is wrapped by Ray, and tells of itself with a traceback.
+            print(f"error: {getattr(error, 'cause', error)}", file=sys.stderr)
+            sys.exit(USER_ERROR_EXIT_CODE)
+        except KeyboardInterrupt:
+            print(f"stopped: {stopped}", file=sys.stderr)
+            sys.exit(130)

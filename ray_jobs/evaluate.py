@@ -38,11 +38,12 @@ from stillhouse.recipe import Capture, Engine, Recipe, Task
 from stillhouse.report import Lineage, build_report, render_html
 from stillhouse.report.baselines import TrainSplit
 from stillhouse.report.drift import drift_baseline
-from stillhouse.report.speed import ONE_BY_ONE, Speed, Timed, speed
-from stillhouse.run import Run, made_by
+from stillhouse.report.speed import ONE_BY_ONE, Speed, beside_teacher, speed
+from stillhouse.run import Manifest, Run, made_by
 from stillhouse.signal.alignment import template_hash, tokenizer_hash
 from stillhouse.signal.schema import Completion, read_table, write_table
 from stillhouse.task import answer, decoding, render, task_hash, told
+from stillhouse.timed import Timed, last_start
 from stillhouse.tuning import text_of
 
 BATCH = 100
@@ -98,7 +99,7 @@ def evaluate(recipe: Recipe, run: Run) -> None:
             warnings=missing_classes(labels, given),
             train=train,
             embed=embed,
-            speed=measured,
+            speed=beside_teacher(measured, _captured(run, dataset)),
             drift=drift,
             judgement=judgement,
         )
@@ -219,6 +220,14 @@ def _prediction(task: Task, row: dict[str, Any], completion: Completion) -> Pred
         student_completion_tokens=len(completion.token_ids),
         evidence=evidence,
     )
+
+
+def _captured(run: Run, dataset: Manifest) -> Timed | None:
+    """What the capture's last start wrote, and in what time; None where the dataset is not that capture's."""
+    capture = run.manifest("capture")
+    if capture is None or capture.content_hash() != dataset.inputs.get("capture"):
+        return None
+    return last_start(capture.counts)
 
 
 def _rows(run: Run, split: str) -> list[dict[str, Any]]:

@@ -15,8 +15,9 @@ from stillhouse.endpoint.student import RemoteStudent, chat_model
 from stillhouse.errors import UserError
 from stillhouse.metrics import Prediction
 from stillhouse.recipe import Recipe
-from stillhouse.report.speed import Speed, Timed, speed
+from stillhouse.report.speed import Speed, speed
 from stillhouse.task import answer, render, sampling
+from stillhouse.timed import Timed
 
 BATCH = 100
 """Records that are asked together: enough to fill the endpoint, few enough to show progress."""

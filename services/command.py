@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from types import FrameType
 from typing import NoReturn
 
 from stillhouse.errors import USER_ERROR_EXIT_CODE, UserError
+from stillhouse.interrupt import interruptible
 
 
 def require_free(host: str, port: int) -> None:
@@ -36,26 +35,20 @@ def run_command(command: Callable[[Sequence[str] | None], None], what: str) -> N
         command: takes the words of the command line; None: this process's own.
         what: what did not start, where it does not.
     """
-    # `docker stop` sends SIGTERM: end as Ctrl-C does. And a shell's background job begins with SIGINT ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
-    try:
-        command(None)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(USER_ERROR_EXIT_CODE)
-    except RuntimeError as error:
-        print(f"error: {what} did not start: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    with interruptible():
+        try:
+            command(None)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(USER_ERROR_EXIT_CODE)
+        except RuntimeError as error:
+            print(f"error: {what} did not start: {error}", file=sys.stderr)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            sys.exit(130)
     sys.exit(0)
 
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches what listens there."""
     return host == "localhost" or host == "::1" or host.startswith("127.")
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -24,7 +24,7 @@ from ray_jobs.capture.combine import combine
 from ray_jobs.capture.outcome import FAILED, outcome
 from ray_jobs.capture.plan import WORK, Plan, make_plan
 from ray_jobs.capture.spending import ledger, shared
-from ray_jobs.capture.worker import CaptureWorker, at_once, counts_of, final_key, part_key, part_there
+from ray_jobs.capture.worker import CaptureWorker, Written, at_once, counts_of, final_key, part_key, part_there
 from ray_jobs.placement import actor_options, pool
 from ray_jobs.progress import Progress, say
 from stillhouse import lineage, models
@@ -34,6 +34,7 @@ from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe, Teacher
 from stillhouse.run import Run, digest
 from stillhouse.teachers import names, section_of, tuned
+from stillhouse.timed import Timed, counted
 
 LEDGER = "capture/ledger.json"
 
@@ -69,8 +70,7 @@ def capture(recipe: Recipe, run: Run) -> None:
 
     remote = any(section.url is not None for section in teachers.values())
     with shared(recipe, run) if remote else nullcontext():
-        for name in teachers:
-            _pass(recipe, run, plan, name)
+        passes = [_pass(recipe, run, plan, name) for name in teachers]
     if recipe.ensemble is not None:
         combine(recipe, run, plan)
     total = outcome(run, plan)
@@ -82,7 +82,8 @@ def capture(recipe: Recipe, run: Run) -> None:
             f" {recipe.capture.max_failed:.1%}): {run.uri}/{FAILED} says why; what succeeded is kept, and"
             " the same command asks the failed ones again"
         )
-    counts: dict[str, int | float] = dict(total)
+    start = Timed(sum(each.seconds for each in passes), sum(each.tokens for each in passes))
+    counts: dict[str, int | float] = {**total, **counted(start)}
     if remote:
         account = ledger(run)
         run.storage.write(LEDGER, json.dumps(account, indent=2).encode())
@@ -105,8 +106,8 @@ def _clear(recipe: Recipe, run: Run, plan: Plan) -> None:
             run.storage.delete(key)
 
 
-def _pass(recipe: Recipe, run: Run, plan: Plan, name: str) -> None:
-    """Have one teacher answer all parts that it has not answered yet."""
+def _pass(recipe: Recipe, run: Run, plan: Plan, name: str) -> Timed:
+    """Have one teacher answer all parts that it has not answered yet; what it wrote for that, and in what time."""
     missing, done = [], 0
     folder = part_key(recipe, name, 0).rpartition("/")[0]
     there = set(run.storage.list(folder))
@@ -118,7 +119,7 @@ def _pass(recipe: Recipe, run: Run, plan: Plan, name: str) -> None:
         else:
             done += plan.size(part)
     if not missing:
-        return
+        return Timed(0.0)
     if done:
         say("capture", f"goes on: {done} of {plan.records} records are there")
     say("capture", "starts the teacher" if name == FIRST_TEACHER else f"starts the teacher {name!r}")
@@ -127,16 +128,33 @@ def _pass(recipe: Recipe, run: Run, plan: Plan, name: str) -> None:
         say("capture", f"{len(missing)} batches, {most} at a time: a larger `capture.part_size` makes fewer of them")
     progress = Progress("capture", plan.records, "records", done=done)
     error = ""
-    for part, told in _answered(recipe, run, plan, name, missing):
-        error = error or told
-        if not told:
-            progress.add(plan.size(part))
+    found = []
+    for written in _answered(recipe, run, plan, name, missing):
+        error = error or written.error
+        if not written.error:
+            progress.add(plan.size(written.part))
+            found.append(written)
     if error:
         raise UserError(error)
+    return _together(found) if _is_timed(recipe, name) else Timed(0.0)
 
 
-def _answered(recipe: Recipe, run: Run, plan: Plan, name: str, parts: Sequence[int]) -> Iterator[tuple[int, str]]:
-    """Yield the number of each part as it is written, or with a sentence why it is not."""
+def _is_timed(recipe: Recipe, name: str) -> bool:
+    """Whether the time says how fast a teacher writes: others' completions are only scored, and a batch of the Batch
+    API waits for its turn, and may be an earlier start's."""
+    writes = recipe.capture.completions == "teacher" and scored_by(recipe, name) is None
+    return writes and not section_of(recipe, name).batch
+
+
+def _together(parts: Sequence[Written]) -> Timed:
+    """From the first question of all parts to the last one written."""
+    return Timed(
+        max(part.ended for part in parts) - min(part.began for part in parts), sum(part.tokens for part in parts)
+    )
+
+
+def _answered(recipe: Recipe, run: Run, plan: Plan, name: str, parts: Sequence[int]) -> Iterator[Written]:
+    """Yield what became of each part, as it is written or not."""
     # What it would log is raised as well.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     ray.data.DataContext.get_current().enable_progress_bars = False
@@ -154,7 +172,9 @@ def _answered(recipe: Recipe, run: Run, plan: Plan, name: str, parts: Sequence[i
         )
     try:
         for row in answered.iter_rows():
-            yield int(row["part"]), str(row["error"])
+            yield Written(
+                int(row["part"]), str(row["error"]), int(row["tokens"]), float(row["began"]), float(row["ended"])
+            )
     except RayActorError as error:
         raise UserError(
             f"the teacher's worker died {MAX_DEATHS + 1} times over one part, of too little memory perhaps: lower"

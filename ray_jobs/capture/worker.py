@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow
@@ -36,6 +37,24 @@ from stillhouse.teachers import section_of
 
 COUNTS = ("records", "failed", "prompt_tokens", "completion_tokens")
 """What is counted of a part; `records` are those that the teacher answered."""
+
+
+class Written(NamedTuple):
+    """What became of a part.
+
+    Attributes:
+        part: its number.
+        error: why it was not written, in a sentence; empty where it was.
+        tokens: of the completions that were got for it now, and not in an earlier start.
+        began, ended: when its first question was asked and when it was written, in seconds since the epoch by the
+            worker's clock; the start of the engine comes before.
+    """
+
+    part: int
+    error: str = ""
+    tokens: int = 0
+    began: float = 0.0
+    ended: float = 0.0
 
 
 def part_key(recipe: Recipe, name: str, part: int) -> str:
@@ -78,35 +97,36 @@ class CaptureWorker:
         self._askers = ThreadPoolExecutor(at_once(section_of(recipe, name)))
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-        """Answer one part's questions and write them; gives back nothing of them.
+        """Answer one part's questions and write them; gives back a row of `Written` and nothing of them.
 
         What cannot be gone on from (no access, no disk, no money) goes back as `error`, a sentence: Ray would wrap an
         exception in a traceback. All later parts then get the same answer at once, so that other workers' parts are
         finished and kept.
         """
         part = int(batch["part"][0])
-        error = self._stopped
-        if error is None:
+        if self._stopped is None:
             try:
-                self._write(part)
+                return _row(self._write(part))
             except UserError as mistake:
-                error = self._stopped = str(mistake)
-        return {"part": [part], "error": [error or ""]}
+                self._stopped = str(mistake)
+        return _row(Written(part, self._stopped))
 
-    def _write(self, part: int) -> None:
+    def _write(self, part: int) -> Written:
         records = [record for record in planned(self.run, part) if record.teacher in (None, self.name)]
         key = part_key(self.recipe, self.name, part)
         before = part_there(self.run, key, self.made_from)
         kept = RECORD_SCHEMA.empty_table() if before is None else before.filter(pc.is_null(before["error"]))
         there = set(kept["id"].to_pylist())
-        teacher, rows = self._rows(part, [record for record in records if record.id not in there])
+        teacher, began, rows = self._rows(part, [record for record in records if record.id not in there])
         table = to_table(rows, mode=self.recipe.capture.mode)
+        tokens = counts_of(table)["completion_tokens"]
         table = pyarrow.concat_tables([kept.replace_schema_metadata(), table])
         table = table.sort_by([("index", "ascending"), ("sample", "ascending")])
         description = describe(self.recipe, teacher.identity, self.made_from)
         self.run.storage.write(key, write_table(table, asdict(description)))
+        return Written(part, tokens=tokens, began=began, ended=time.time())
 
-    def _rows(self, part: int, records: Sequence[Record]) -> tuple[Teacher, list[dict[str, Any]]]:
+    def _rows(self, part: int, records: Sequence[Record]) -> tuple[Teacher, float, list[dict[str, Any]]]:
         questions, rows = [], []
         asked: list[Record] = []
         completions = self._completions(part)
@@ -124,16 +144,17 @@ class CaptureWorker:
                 )
             )
             asked.append(record)
-        teacher, answers = self._askers.submit(self._ask, part, questions).result()
+        teacher, began, answers = self._askers.submit(self._ask, part, questions).result()
         for record, answer in zip(asked, answers, strict=True):
             rows += self._answered(record, answer)
-        return teacher, rows
+        return teacher, began, rows
 
-    def _ask(self, part: int, questions: Sequence[Question]) -> tuple[Teacher, list[Answer]]:
+    def _ask(self, part: int, questions: Sequence[Question]) -> tuple[Teacher, float, list[Answer]]:
         with self._opening:
             # Here and not when the actor starts, where a mistake of the user would end in Ray's traceback.
             self._teacher = self._teacher or open_teacher(self.recipe, self.run, self.name)
-        return self._teacher, self._teacher.answer(part, questions) if questions else []
+        began = time.time()
+        return self._teacher, began, self._teacher.answer(part, questions) if questions else []
 
     def _answered(self, record: Record, answer: Answer) -> list[dict[str, Any]]:
         if isinstance(answer, Failure):
@@ -190,6 +211,11 @@ def describe(recipe: Recipe, identity: Identity, made_from: str) -> PartDescript
         mass=capture.mass if capture.mode == "topk" else None,
         draws=capture.draws if capture.mode == "sampled" else None,
     )
+
+
+def _row(written: Written) -> dict[str, list[Any]]:
+    """As a batch of Ray Data's with one row."""
+    return {name: [value] for name, value in written._asdict().items()}
 
 
 def _tokens(table: pyarrow.Table, column: str) -> int:

@@ -1,7 +1,7 @@
 """From held-out answers to a score and a threshold with a promise about what the student answers alone."""
 
 from stillhouse.calibration.calibrate import Calibrated, calibrate
-from stillhouse.calibration.select import Candidate, Selection, select
+from stillhouse.calibration.select import Candidate, Selection, records_to_fit, select
 from stillhouse.calibration.threshold import (
     GRID,
     Calibration,
@@ -23,6 +23,7 @@ __all__ = [
     "choose_threshold",
     "choose_thresholds",
     "first_sample",
+    "records_to_fit",
     "select",
     "smallest_sample",
 ]

@@ -16,6 +16,7 @@ import numpy as np
 from stillhouse import models, tuning
 from stillhouse.check.contract import require_spellings
 from stillhouse.check.findings import Prompts
+from stillhouse.check.own_filter import given, require_function, require_verdicts
 from stillhouse.curation.duplicates import normalised
 from stillhouse.data import Record, Records
 from stillhouse.errors import UserError
@@ -26,6 +27,9 @@ from stillhouse.teachers import names, sections
 
 LOOKED_AT = 1000
 """Prompts that are rendered and tokenised, drawn with the recipe's seed; all of them where there are no more."""
+
+SAMPLE = 20
+"""Of these, the records that a teacher is asked about."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ def read_inputs(recipe: Recipe) -> Inputs:
     Raises:
         UserError: one of them cannot be read, or they cannot work together; it says what would.
     """
+    require_function(recipe)
     tokenizer, tokenizer_model = _tokenizers(recipe)
     if recipe.capture.mode == "topk" and recipe.capture.top_k > len(tokenizer):
         raise UserError(
@@ -110,6 +115,10 @@ def read_inputs(recipe: Recipe) -> Inputs:
         )
     if recipe.teacher.tune is not None:
         tuning.require_enough(recipe, labelled=labelled, records=len(records))
+    if recipe.capture.completions != "teacher":
+        scored = drawn(recipe, [record for record in looked_at if record.completion is not None])
+        # Scored in other tokens than the teacher's own, a completion has no logprobs.
+        require_verdicts(recipe, given(scored, tokenizer, told=tokenizer_model == recipe.teacher.model))
     lengths = [len(token_ids(render(recipe.task, record.fields), tokenizer)) for record in looked_at]
     fits = _fits(recipe)
     return Inputs(
@@ -125,6 +134,11 @@ def read_inputs(recipe: Recipe) -> Inputs:
         fits=fits,
         prompts=_prompts(recipe, lengths, fits),
     )
+
+
+def drawn(recipe: Recipe, records: Sequence[Record]) -> list[Record]:
+    """A sample of records, drawn with the recipe's seed; all of them where there are no more than `SAMPLE`."""
+    return random.Random(recipe.seed).sample(records, min(SAMPLE, len(records)))
 
 
 def _key(record: Record) -> int:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 
 from stillhouse import models
-from stillhouse.calibration import smallest_sample
+from stillhouse.calibration import records_to_fit, smallest_sample
 from stillhouse.check.contract import spelling_findings, width_finding
 from stillhouse.check.findings import Finding, TeacherFound
 from stillhouse.check.inputs import Inputs
@@ -213,15 +213,21 @@ def judge_cost(recipe: Recipe, cost: float | None, payback: Payback | None) -> I
 
 
 def _calibration(recipe: Recipe, inputs: Inputs) -> Iterator[Finding]:
-    evaluation, share = recipe.evaluation, recipe.curation.calibration
+    evaluation = recipe.evaluation
+    records = round((inputs.records - inputs.duplicates) * recipe.curation.calibration)
+    fitting = records_to_fit(records, evaluation.score, recipe.task)
     needed = smallest_sample(evaluation.alpha, evaluation.delta)
-    if inputs.records * share < needed:
-        yield Finding(
-            name="few-for-calibration",
-            text=f"about {inputs.records * share:.0f} records will calibrate the threshold, and `evaluation.alpha:"
-            f" {evaluation.alpha:g}` cannot be promised on fewer than {needed}, not even without an error.",
-            remedy="Add records, give `curation.calibration` a larger share, or promise less.",
-        )
+    if records - fitting >= needed:
+        return
+    score = f"`evaluation.score: {evaluation.score}`"
+    others = f", as {score} is fitted on {fitting} of the {records} in the calibration split," if fitting else ","
+    plain = ", name a score that is not fitted (`evaluation.score: sequence_probability`)" if fitting else ""
+    yield Finding(
+        name="few-for-calibration",
+        text=f"about {records - fitting} records will calibrate the threshold{others} and `evaluation.alpha:"
+        f" {evaluation.alpha:g}` cannot be promised on fewer than {needed}, not even without an error.",
+        remedy=f"Add records, give `curation.calibration` a larger share{plain}, or promise less.",
+    )
 
 
 def _lengths(recipe: Recipe, inputs: Inputs) -> Iterator[Finding]:

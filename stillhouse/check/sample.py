@@ -13,6 +13,7 @@ import numpy as np
 from stillhouse.check.estimate import estimate
 from stillhouse.check.findings import Determinism, Mass, TeacherFound
 from stillhouse.check.inputs import Inputs
+from stillhouse.check.own_filter import require_verdicts
 from stillhouse.data import Record
 from stillhouse.errors import UserError
 from stillhouse.metrics import proportion
@@ -20,9 +21,6 @@ from stillhouse.recipe import Recipe, Task
 from stillhouse.signal.schema import Completion
 from stillhouse.task import answer, render, token_ids
 from stillhouse.teachers import section_of
-
-SAMPLE = 20
-"""Records that a check asks about."""
 
 Answered = Completion | str
 """One completion, or why there is none."""
@@ -59,8 +57,8 @@ def measure(recipe: Recipe, inputs: Inputs, asked: Asked) -> TeacherFound:
     """What the answers tell of the teacher.
 
     Raises:
-        UserError: it answered nothing, nothing that keeps the task's contract, or prompts that the student reads
-            otherwise.
+        UserError: it answered nothing, nothing that keeps the task's contract, prompts that the student reads
+            otherwise, or what the user's own filter cannot judge.
     """
     found = [
         (record, given)
@@ -78,6 +76,7 @@ def measure(recipe: Recipe, inputs: Inputs, asked: Asked) -> TeacherFound:
             f"none of the {len(found)} answers of {asked.model} keeps the task's contract; the first is"
             f" {_short(completions[0].text)!r}: mend the prompt, the choices or the schema, or raise `task.max_tokens`"
         )
+    require_verdicts(recipe, found)
     judged = [(record, given) for (record, _), given in zip(found, graded, strict=True) if record.gold is not None]
     section, estimates = section_of(recipe, asked.name), estimate(recipe, inputs, asked)
     return TeacherFound(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,17 +19,18 @@ def load(spec: str) -> Callable[[dict[str, Any]], Any]:
     """The function. Its file's folder joins the end of the import path, so that it may import what lies beside it.
 
     Raises:
-        UserError: it cannot be found or imported, or is no function.
+        UserError: it cannot be found or imported, is no function, or cannot be called with a record alone.
     """
     name, function = spec.rsplit(":", 1)
     try:
         path = file_of(name)
         module = importlib.import_module(name) if path is None else _from_file(path)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script may end itself where it is imported
         raise UserError(_where(spec, f"{type(error).__name__}: {' '.join(str(error).split())}")) from error
     found = getattr(module, function, None)
     if not callable(found):
         raise UserError(_where(spec, f"{name} has no function {function!r}"))
+    _require_one_argument(found, spec)
     return found  # type: ignore[no-any-return]
 
 
@@ -78,6 +80,18 @@ def _from_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     found.loader.exec_module(module)
     return module
+
+
+def _require_one_argument(found: Callable[..., Any], spec: str) -> None:
+    try:
+        signature = inspect.signature(found)
+    except ValueError:  # what is written in C may not tell
+        return
+    try:
+        signature.bind({})
+    except TypeError as error:
+        name = spec.rsplit(":", 1)[1]
+        raise UserError(_where(spec, f"{name}{signature} is called with one record, a dict: {error}")) from error
 
 
 def _where(spec: str, problem: str) -> str:

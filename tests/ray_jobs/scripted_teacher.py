@@ -53,13 +53,13 @@ def ask_here(monkeypatch: pytest.MonkeyPatch, teachers: dict[str, Any]) -> list[
     def opened(_recipe: Recipe, _run: Run, name: str) -> Any:
         return teachers[name]
 
-    def answered(recipe: Recipe, run: Run, plan: Plan, name: str, parts: Sequence[int]) -> Iterator[tuple[int, str]]:
+    def answered(recipe: Recipe, run: Run, plan: Plan, name: str, parts: Sequence[int]) -> Iterator[worker.Written]:
         scored = job.scored_by(recipe, name)
         asker = worker.CaptureWorker(recipe, run, plan.made_from, name, scored)
         for part in parts:
             parts_asked.append(part)
             done = asker({"part": np.array([part])})
-            yield part, done["error"][0]
+            yield worker.Written(**{name: value for name, (value,) in done.items()})
 
     monkeypatch.setattr(worker, "open_teacher", opened)
     monkeypatch.setattr(job, "_answered", answered)

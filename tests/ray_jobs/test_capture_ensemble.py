@@ -130,3 +130,16 @@ def test_teachers_of_two_families_cannot_share_a_capture(captured: Captured, tmp
     }
     with pytest.raises(UserError, match="the teacher 'b' has another tokenizer than the first one"):
         captured(teachers, {"combine": "majority", "members": [member("b", tmp_path)]})
+
+
+@pytest.mark.parametrize(("combine", "tokens"), [("majority", 24), ("mean", 12)])
+def test_the_teachers_that_write_are_timed_together(
+    captured: Captured, tmp_path: Path, run: Run, combine: str, tokens: int
+) -> None:
+    """In a mean the second one scores what the first one wrote."""
+    teachers = {"teacher": ScriptedTeacher(), "b": ScriptedTeacher()}
+    captured(teachers, {"combine": combine, "members": [member("b", tmp_path)]})
+    manifest = run.manifest("capture")
+    assert manifest is not None
+    assert manifest.counts["completion_tokens"] == 12
+    assert manifest.counts["last_start_tokens"] == tokens

@@ -5,11 +5,13 @@ The teachers are scripted and asked in this process; `test_capture_faults.py` ha
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -17,7 +19,7 @@ import pyarrow
 import pytest
 from scripted_teacher import ScriptedTeacher, ask_here
 
-from ray_jobs.capture import job
+from ray_jobs.capture import job, worker
 from ray_jobs.capture.job import capture
 from ray_jobs.capture.plan import WORK, make_plan, planned
 from ray_jobs.capture.teacher import Answer, Question
@@ -77,7 +79,9 @@ def test_a_capture_holds_every_record_once_and_says_what_it_is(
     assert (told["engine"], told["mode"], told["k"], told["tokenizer_hash"]) == ("scripted 1", "topk", 20, "tokens")
     manifest = run.manifest("capture")
     assert manifest is not None
-    assert manifest.counts == {"records": 8, "failed": 0, "prompt_tokens": 16, "completion_tokens": 16}
+    counts = dict(manifest.counts)
+    assert (counts.pop("last_start_tokens"), counts.pop("last_start_seconds") > 0) == (16, True)
+    assert counts == {"records": 8, "failed": 0, "prompt_tokens": 16, "completion_tokens": 16}
     assert [entry.path for entry in manifest.files] == [f"parts/part-0000{i}.parquet" for i in range(3)]
     assert run.storage.list(WORK) == []
 
@@ -97,6 +101,51 @@ def test_a_restart_asks_only_for_what_is_missing(
     assert second.content_hash() == first.content_hash()
     assert asked == [0, 1, 2, 1]
     assert "goes on: 5 of 8 records are there" in capsys.readouterr().out
+
+
+def test_a_start_counts_what_it_wrote_itself_and_in_what_time(
+    run: Run, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if each look at the clock were a second after the last: two a part, when it is asked and when it is there."""
+    teacher = ScriptedTeacher(fails={"r4"})
+    ask_here(monkeypatch, {"teacher": teacher})
+    seconds = itertools.count(1000.0)
+    monkeypatch.setattr(worker, "time", SimpleNamespace(time=lambda: next(seconds)))
+
+    def told() -> tuple[Any, ...]:
+        manifest = run.manifest("capture")
+        assert manifest is not None
+        return tuple(
+            manifest.counts.get(name) for name in ("completion_tokens", "last_start_tokens", "last_start_seconds")
+        )
+
+    with pytest.raises(UserError, match="1 of 8 records failed"):
+        capture(recipe, run)
+    teacher.fails = set()
+    capture(recipe, run)
+    # Part 1 alone was asked, and of it the one record that had failed.
+    assert told() == (16, 2, 1.0)
+
+    run.storage.delete("capture/manifest.json")
+    for part in (0, 2):
+        run.storage.delete(final_key(part))
+    capture(recipe, run)
+    assert told() == (16, 10, 3.0)
+
+    run.storage.delete("capture/manifest.json")
+    capture(recipe, run)
+    assert told() == (16, None, None)  # nothing was asked
+
+
+def test_what_is_only_scored_says_nothing_of_how_fast_a_teacher_writes(
+    run: Run, make_recipe: MakeRecipe, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask_here(monkeypatch, {"teacher": ScriptedTeacher()})
+    capture(make_recipe({**changes, "capture.completions": "gold"}), run)
+    manifest = run.manifest("capture")
+    assert manifest is not None
+    assert manifest.counts["completion_tokens"] == 16
+    assert "last_start_tokens" not in manifest.counts
 
 
 def damaged(whole: bytes) -> dict[str, bytes]:

@@ -177,6 +177,28 @@ def test_a_route_is_asked_about_its_own_rows(
     assert tokens.low == tokens.value == tokens.high
 
 
+def test_a_filter_that_cannot_work_costs_nothing(
+    make_recipe: MakeRecipe, places: dict[str, Any], teachers: dict[str, Scripted], tmp_path: Path
+) -> None:
+    """It is loaded before a teacher is asked, called where there are completions to score, and on the answers."""
+    own = {**places, "curation.filters": {"python": f"{tmp_path}/own.py:keep"}}
+    (tmp_path / "own.py").write_text("def keep(record): return record['mood']")
+    with pytest.raises(UserError, match="raised KeyError: 'mood'"):
+        job.check(make_recipe(own))
+    assert teachers["teacher"].asked
+    teachers["teacher"].asked.clear()
+    labels = [json.dumps({"id": str(i), "text": text, "label": "positive"}) for i, text in enumerate(TEXTS)]
+    Path(places["data.path"]).write_text("\n".join(labels))
+    with pytest.raises(UserError, match="raised KeyError: 'mood'"):
+        job.check(make_recipe({**own, "capture.completions": "gold"}))
+    (tmp_path / "own.py").write_text("def keep(): return True")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        job.check(make_recipe(own))
+    assert not teachers["teacher"].asked
+    (tmp_path / "own.py").write_text("def keep(record): return record['answer'] == 'positive' and 'dull'")
+    assert job.check(make_recipe(own)).teachers[0].sampled == 20
+
+
 # Endpoints, over HTTP
 
 
@@ -311,16 +333,12 @@ def here(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> subprocess.CompletedProcess[str]:
     """The job in this process, which has its libraries loaded."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     monkeypatch.setattr(sys, "argv", ["check", "--recipe", str(path)])
     status: Any = 0
     try:
         job.main()
     except SystemExit as ended:
         status = ended.code
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     return subprocess.CompletedProcess([], status, *capsys.readouterr())
 
 

@@ -36,12 +36,9 @@ def events(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             happened.append("left")
 
     monkeypatch.setattr(entry, "connected", connected)
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    # As a shell starts a background job.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell starts a background job
     yield happened
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    assert signal.signal(signal.SIGINT, before) == signal.SIG_IGN  # the job's own handler ended with it
 
 
 @pytest.fixture

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
 import pytest
 from calibration_made import THREE, recipe
 
-from ray_jobs.evaluate import _prediction, _table
+from ray_jobs.evaluate import _captured, _prediction, _table
 from stillhouse.confidence import Evidence
 from stillhouse.errors import UserError
+from stillhouse.run import Run
 from stillhouse.signal.schema import Completion
 from stillhouse.signal.sparse import SparseSignal
+from stillhouse.timed import Timed, counted
 
 ROW: dict[str, Any] = {
     "id": "r7",
@@ -53,3 +56,22 @@ def test_predictions_keep_their_logprobs() -> None:
     assert first["alternatives"] == [[-0.5, -1.0], [0.0]]
     assert (second["student"], second["token_logprobs"], second["alternatives"]) == (None, [-0.5, 0.0], None)
     assert (first["split"], first["id"], first["confidence"]) == ("test", "r7", 0.0)
+
+
+def test_the_teachers_speed_is_that_of_the_capture_behind_the_dataset(tmp_path: Path) -> None:
+    run, made = Run.open(str(tmp_path)), recipe(THREE)
+
+    def commit(content: bytes, **counts: float) -> str:
+        run.storage.write("capture/part", content)
+        return run.commit("capture", recipe=made, inputs={}, counts=counts, began=0.0).content_hash()
+
+    def captured(capture: str) -> Timed | None:
+        return _captured(run, run.commit("dataset", recipe=made, inputs={"capture": capture}, began=0.0))
+
+    assert captured("missing") is None
+    older = commit(b"older", records=8, completion_tokens=16)
+    assert captured(older) is None
+    start = Timed(2.0, 16)
+    newer = commit(b"newer", **counted(start))
+    assert captured(newer) == start
+    assert captured(older) is None

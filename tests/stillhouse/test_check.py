@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from rich.console import Console
+from typer.testing import CliRunner
 
 from stillhouse.check.build import build, check_without_teacher
 from stillhouse.check.contract import tilings, width_finding
@@ -21,8 +22,10 @@ from stillhouse.check.findings import Check, Finding
 from stillhouse.check.inputs import read_inputs
 from stillhouse.check.sample import Answered, Asked, determinism, mass, measure, reads_back
 from stillhouse.check.show import show
+from stillhouse.cli import app
 from stillhouse.errors import UserError
 from stillhouse.recipe import Recipe, Task
+from stillhouse.recipe_file import dump_recipe
 from stillhouse.signal.schema import Completion
 from stillhouse.signal.sparse import SparseSignal
 
@@ -247,6 +250,42 @@ def test_few_records(warned: Callable[..., dict[str, Finding]], tmp_path: Path) 
     assert not {"few-examples", "few-for-calibration", "no-gold"} & set(warned({}))
 
 
+def test_records_that_a_score_is_fitted_on_promise_nothing(
+    warned: Callable[..., dict[str, Finding]], tmp_path: Path
+) -> None:
+    write(tmp_path / "data.jsonl", rows(400))
+
+    def few(score: str, **changes: Any) -> Finding | None:
+        # (1 - 0.1)^29 <= 0.05: 29 records are needed, and 40 are there.
+        return warned({"evaluation": {"score": score, "alpha": 0.1, "delta": 0.05, **changes}}).get(
+            "few-for-calibration"
+        )
+
+    for plain in ("sequence_probability", "mean_logprob", "auto"):  # `auto` fits none from so few
+        assert few(plain) is None
+    for fitted in ("logistic", "isotonic"):
+        found = few(fitted)
+        assert found is not None
+        assert "about 27 records will calibrate the threshold" in found.text
+        assert f"as `evaluation.score: {fitted}` is fitted on 13 of the 40 in the calibration split" in found.text
+        assert "`evaluation.score: sequence_probability`" in found.remedy
+        assert few(fitted, alpha=0.2) is None
+    told = few("sequence_probability", alpha=0.05)
+    assert told is not None
+    assert told.text.startswith("about 40 records will calibrate the threshold, and `evaluation.alpha: 0.05`")
+    assert "not fitted" not in told.remedy
+
+
+def test_auto_counts_as_fitted_where_it_would_be(warned: Callable[..., dict[str, Finding]], tmp_path: Path) -> None:
+    write(tmp_path / "data.jsonl", [{"text": str(i), "label": ""} for i in range(1000)])
+    promise = {"curation.calibration": 0.4, "evaluation.alpha": 0.01, "evaluation.delta": 0.05}
+    choices = {"data.label": None, "task.choices": [" good", " film", " positive"]}
+    assert "few-for-calibration" not in warned({**promise})  # two choices, and nothing to pick from
+    found = warned({**promise, **choices})["few-for-calibration"]
+    assert "as `evaluation.score: auto` is fitted on 133 of the 400 in the calibration split" in found.text
+    assert "fewer than 299" in found.text
+
+
 def test_prompts_that_came_before(warned: Callable[..., dict[str, Finding]], tmp_path: Path, refused: Any) -> None:
     def repeated(distinct: int) -> None:
         write(tmp_path / "data.jsonl", [{"text": f"Good  {i % distinct}", "label": ""} for i in range(600)])
@@ -390,6 +429,107 @@ def test_a_missing_key_is_named(
     assert "no-key" not in warned({**endpoint, "teacher.api_key_env": None})
 
 
+# The user's own filter
+
+
+@pytest.fixture
+def own(tmp_path: Path, places: dict[str, Any]) -> Callable[..., dict[str, Any]]:
+    """The changes that give the recipe a filter with this source."""
+
+    def write_own(source: str, function: str = "keep") -> dict[str, Any]:
+        (tmp_path / "own.py").write_text(source)
+        return {"curation.filters": {"python": f"{tmp_path}/own.py:{function}"}}
+
+    return write_own
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("import nothing_like_it", "ModuleNotFoundError: No module named 'nothing_like_it'"),
+        ("def keep(:", "SyntaxError"),
+        ("raise SystemExit('usage')", "SystemExit: usage"),
+        ("keep = 7", "has no function 'keep'"),
+        ("def keep(): return True", "keep() is called with one record, a dict: too many positional arguments"),
+        ("def keep(record, again): return True", "missing a required argument: 'again'"),
+    ],
+)
+def test_a_filter_that_cannot_be_called(
+    refused: Callable[..., str], own: Callable[..., dict[str, Any]], source: str, sentence: str
+) -> None:
+    told = refused(own(source))
+    assert told.startswith("curation.filters.python: ")
+    assert "own.py:keep cannot be loaded: " in told
+    assert sentence in told
+
+
+BROKEN = [
+    ("def keep(record): return 1 / 0", "raised ZeroDivisionError: division by zero"),
+    ("def keep(record): return record['email']", "raised KeyError: 'email'"),
+    ("def keep(record): raise SystemExit(3)", "raised SystemExit: 3"),
+    ("def keep(record): pass", "returned None: return True, False, or a reason to drop it"),
+    ("def keep(record): return 1", "returned 1: return True"),
+]
+
+
+@pytest.mark.parametrize(("source", "sentence"), BROKEN)
+def test_a_filter_that_cannot_judge_what_there_is_without_a_teacher(
+    refused: Callable[..., str],
+    own: Callable[..., dict[str, Any]],
+    make_recipe: MakeRecipe,
+    places: dict[str, Any],
+    source: str,
+    sentence: str,
+) -> None:
+    told = refused({**own(source), "capture.completions": "gold"})
+    assert "own.py:keep, called with the record" in told
+    assert sentence in told
+    # Without any completion it is not called.
+    check_without_teacher(make_recipe({**places, **own(source)}))
+
+
+def test_what_a_filter_is_given_of_completions_that_are_there(
+    make_recipe: MakeRecipe, places: dict[str, Any], own: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """As curation will give it: the fields, the graded answer, and a confidence that can be compared."""
+    keep = (
+        "def keep(record):\n"
+        f"    open({str(tmp_path / 'seen')!r}, 'a').write(record['answer'] + '\\n')\n"
+        "    assert set(record['fields']) == {'text'} and record['gold'] == record['answer'], record\n"
+        "    return record['confidence'] > 0.5\n"
+    )
+    for mode in ("topk", "text"):
+        recipe = {**places, **own(keep), "capture.completions": "gold", "capture.mode": mode}
+        changes = {"student.kd_weight": 0, "student.ce_weight": 1} if mode == "text" else {}
+        check_without_teacher(make_recipe({**recipe, **changes}))
+    seen = (tmp_path / "seen").read_text().split()
+    assert len(seen) == 2 * 20
+    assert set(seen) == {"positive", "negative"}
+
+
+def test_a_filter_sees_what_the_other_filters_leave(
+    make_recipe: MakeRecipe, places: dict[str, Any], own: Callable[..., dict[str, Any]]
+) -> None:
+    keep = "def keep(record):\n    assert 'film' not in record['fields']['text']\n    return True\n"
+    changes = {**places, **own(keep), "capture.completions": "gold"}
+    with pytest.raises(UserError, match="raised AssertionError"):
+        check_without_teacher(make_recipe(changes))
+    changes["curation.filters"]["patterns"] = {"film": {"regex": "film", "look_in": "prompt"}}
+    check_without_teacher(make_recipe(changes))
+
+
+def test_what_a_filter_prints_is_not_in_the_json(
+    make_recipe: MakeRecipe, places: dict[str, Any], own: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    changes = own("print('loaded')\ndef keep(record):\n    print('called')\n    return True\n")
+    (tmp_path / "recipe.yaml").write_text(
+        dump_recipe(make_recipe({**places, **changes, "capture.completions": "gold"}))
+    )
+    done = CliRunner().invoke(app, ["check", str(tmp_path / "recipe.yaml"), "--no-teacher", "--json"])
+    assert Check.model_validate_json(done.stdout).records == 60
+    assert {"loaded", "called"} <= set(done.stderr.split())
+
+
 # What a sample tells
 
 
@@ -490,6 +630,19 @@ def test_a_sample_that_cannot_work(found: Callable[..., Check], answers: list[An
     with pytest.raises(UserError) as error:
         found(answers)
     assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize(("source", "sentence"), BROKEN)
+def test_a_filter_that_cannot_judge_a_teachers_answers(
+    found: Callable[..., Check], own: Callable[..., dict[str, Any]], source: str, sentence: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        found([completion()] * 3, own(source))
+    assert sentence in str(error.value)
+    # What curation drops before, no filter is asked about.
+    outside = [completion("dull", [3, 0])] * 9
+    inside = "def keep(record):\n    assert record['answer'] == 'positive'\n    return 'too short'"
+    assert found([completion(), *outside, "no answer"], own(inside)).teachers[0].contract.n == 10
 
 
 def test_an_endpoints_own_count_is_taken(found: Callable[..., Check]) -> None:

@@ -253,7 +253,7 @@ def test_a_step_ends_with_its_process_and_takes_it_along(tmp_path: Path) -> None
         "time.sleep(0 if 'end' in sys.argv else 100)\n"
         "sys.exit(5)\n"
     )
-    code = "from stillhouse.cli import _start; _start('step', {})"
+    code = "from stillhouse.cli.process import start; start('step', {})"
     assert python(code.format(["end"]), tmp_path).returncode == 5
 
     waiting = [sys.executable, "-c", code.format(["stay"])]

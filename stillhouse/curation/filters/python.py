@@ -38,7 +38,7 @@ def python(recipe: Recipe, rows: Sequence[Row]) -> list[Drop | None]:
         }
         try:
             told = keep(record)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(f"{where} raised {type(error).__name__}: {' '.join(str(error).split())}") from error
         if isinstance(told, str) and told.strip():
             reason = " ".join(told.split())

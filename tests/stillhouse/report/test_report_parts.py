@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import numpy as np
 import pyarrow.parquet
@@ -14,12 +15,14 @@ from report_made import LABELS, drawn, letters, made
 from stillhouse.cost.curve import cost_curve
 from stillhouse.metrics.reliability import reliability
 from stillhouse.recipe import Prices
+from stillhouse.report import Report, render_html
 from stillhouse.report.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, cost_chart, reliability_chart
 from stillhouse.report.disagreements import LONGEST, marked, worst
 from stillhouse.report.drift import MOST_EMBEDDED, drift_baseline
 from stillhouse.report.side_by_side import cosine_of
-from stillhouse.report.speed import Timed, speed
+from stillhouse.report.speed import beside_teacher, speed
 from stillhouse.signal.schema import write_table
+from stillhouse.timed import Timed
 
 
 def test_what_differs_is_marked_word_by_word() -> None:
@@ -90,6 +93,24 @@ def test_speed_is_of_the_requests_that_were_timed() -> None:
     assert together is not None
     assert (together.tokens_per_s, together.batch_tokens_per_s) == (None, None)
     assert speed("here", [], at_once=1) is None
+    beside = beside_teacher(found, Timed(4.0, 100))
+    assert beside is not None
+    assert (beside.teacher_tokens, beside.teacher_tokens_per_s, beside.tokens_per_s) == (100, 25, found.tokens_per_s)
+    assert beside_teacher(found, None) == found
+    assert beside_teacher(None, Timed(4.0, 100)) is None
+
+
+def test_the_teachers_speed_is_told_as_captured_in_batch_or_as_not_measured() -> None:
+    report = made()
+    row = "Tokens written a second by the teacher, as captured in batch</th><td>"
+    html = render_html(report)
+    assert f"{row}200.0<" in html
+    assert "4,000 tokens in the capture’s last start" in html
+    # A report of before says nothing of it.
+    older = json.loads(report.to_json())
+    for name in ("teacher_tokens", "teacher_tokens_per_s"):
+        del older["speed"][name]
+    assert f"{row}not measured<" in render_html(Report.model_validate(older))
 
 
 @settings(max_examples=60, deadline=None)
