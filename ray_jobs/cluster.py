@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -41,7 +42,7 @@ def connected() -> Iterator[None]:
         address=address or "local",
         logging_level=logging.WARNING,
         log_to_driver=False,
-        runtime_env={"env_vars": QUIET},
+        runtime_env={"env_vars": QUIET, "worker_process_setup_hook": f"{__name__}.{name_cluster.__name__}"},
         **options,
     )
     try:
@@ -50,14 +51,33 @@ def connected() -> Iterator[None]:
         ray.shutdown()
 
 
+def name_cluster() -> None:
+    """Have a worker's own queries mean the worker's own cluster; each calls it as it begins.
+
+    Ray Train asks every second whether its controller is still there, without saying where. On a machine with two Rays
+    that finds the other one, which does not know the controller, and the training's workers are taken from it.
+    """
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+
+
 def _embedded() -> dict[str, Any]:
     # Ray makes a token for its local cluster by itself, and warns that it did.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     options: dict[str, Any] = {
         "num_cpus": max(8, os.cpu_count() or 1),
         "include_dashboard": False,
+        # Told to those who ask for the state of this cluster, though nobody answers there: the usual port may be
+        # that of another cluster, which knows nothing of this one.
+        "dashboard_port": _free_port(),
         "_node_ip_address": "127.0.0.1",
     }
     if folder := os.environ.get("STILLHOUSE_RAY_TEMP_DIR"):
         options["_temp_dir"] = folder
     return options
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
