@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow.fs
+import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.config import LoggingConfig
@@ -25,7 +26,6 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-import ray
 from ray_jobs.progress import say
 from ray_jobs.train.config import Config, train_worker
 from ray_jobs.train.model_card import model_card
