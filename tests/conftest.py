@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from engine_process import EngineProcess, engine_process
+from hypothesis import settings
 
 from stillhouse.recipe import Recipe
 from stillhouse.recipe_file import parse_recipe
@@ -24,6 +25,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 with pytest.MonkeyPatch.context() as _patch:
     _patch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "86400")
     import ray  # noqa: F401
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 RECIPE = """
 name: tiny
