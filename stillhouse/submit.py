@@ -7,7 +7,9 @@ import os
 import shlex
 import shutil
 import tempfile
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -15,7 +17,13 @@ from stillhouse.curation import user_function
 from stillhouse.errors import UserError
 from stillhouse.recipe_file import dump_recipe, load_recipe
 
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
 _PACKAGES = ("stillhouse", "ray_jobs", "services")
+
+AGENT_TIMEOUT_S = 60.0
+"""Longest wait for a cluster to take the job, in seconds."""
 
 
 def submit(recipe: Path, run: str, address: str) -> int:
@@ -47,15 +55,31 @@ def submit(recipe: Path, run: str, address: str) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         _pack(recipe, folder)
-        job = client.submit_job(
-            entrypoint=f"python -m ray_jobs.pipeline --recipe recipe.yaml --run {shlex.quote(run)}",
-            runtime_env={"working_dir": str(folder)},
+        job = _submitted(
+            client,
+            f"python -m ray_jobs.pipeline --recipe recipe.yaml --run {shlex.quote(run)}",
+            {"working_dir": str(folder)},
         )
         print(f"submitted {job} to {address}", flush=True)
     asyncio.run(_follow(client, job))
     info = client.get_job_info(job)
     print(f"{job}: {info.status.value.lower()}", flush=True)
     return 0 if info.status == JobStatus.SUCCEEDED else info.driver_exit_code or 1
+
+
+def _submitted(client: JobSubmissionClient, entrypoint: str, runtime_env: dict[str, str]) -> str:
+    """A cluster that has just begun takes jobs some seconds after its dashboard answers."""
+    until = time.monotonic() + AGENT_TIMEOUT_S
+    while True:
+        try:
+            return client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env)
+        except RuntimeError as error:
+            if "No available agent" not in str(error):
+                raise
+            if time.monotonic() > until:
+                told = f"the cluster takes no jobs: no agent of its head answered within {AGENT_TIMEOUT_S:g} s"
+                raise UserError(told) from error
+        time.sleep(1)
 
 
 def _use_token() -> None:

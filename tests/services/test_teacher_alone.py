@@ -32,7 +32,12 @@ def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         raise AssertionError("Ray must not start")
 
     def call(*words: str) -> str:
-        monkeypatch.setattr("sys.argv", ["services.teacher", *words])
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        monkeypatch.setattr(
+            "sys.argv", ["services.teacher", *words, *([] if "--port" in words else ["--port", str(port)])]
+        )
         monkeypatch.setattr("ray.init", unexpected)
         with pytest.raises(SystemExit) as end:
             main()
