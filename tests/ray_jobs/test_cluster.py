@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import ray
 from ray.cluster_utils import Cluster
@@ -29,7 +31,7 @@ def test_another_cluster_is_never_asked_whether_a_trainings_controller_lives() -
     other = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
         with connected():
-            ray.cloudpickle.register_pickle_by_value(__import__(__name__))  # workers do not find the tests
+            ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not find the tests
             # Not None, which is what a cluster says that does not know it, and what Ray Train takes for its death.
             assert ray.get(Watcher.remote().looks.remote()) in ("nobody answers", "ALIVE")
     finally:
